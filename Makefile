@@ -1,0 +1,52 @@
+# Each target sets up first whatever it needs; a second call finds it done.
+#   make test PYTHON=python3.12        another interpreter for .venv
+#   make test PYTEST_ARGS="-k bounds"  more arguments for pytest
+#   make reproduce SNAKEMAKE_ARGS=-n   and for Snakemake
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+SNAKEMAKE_ARGS ?=
+
+export PYTHON
+
+# for recipes only, not for set-up: jobs find the environment's programs first
+IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
+
+.NOTPARALLEL:
+.PHONY: help reproduce smoke test lint lock clean tex
+
+help:
+	@echo "make reproduce  the whole study, up to results/paper/report.pdf"
+	@echo "make smoke      the same pipeline at toy size, in about a minute"
+	@echo "make test       all tests"
+	@echo "make lint       style, types and workflow lint only"
+	@echo "make lock       resolve requirements.lock anew from pyproject.toml"
+	@echo "make clean      remove results, caches and .venv"
+
+reproduce: .venv/.ready tex
+	@$(IN_VENV) snakemake --cores all $(SNAKEMAKE_ARGS)
+
+smoke: .venv/.ready tex
+	@$(IN_VENV) snakemake --cores all --configfile config/smoke.yaml $(SNAKEMAKE_ARGS)
+
+test: .venv/.ready tex
+	@$(IN_VENV) python -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: .venv/.ready
+	@$(IN_VENV) python -m pytest -q tests/test_house.py -k tidy $(PYTEST_ARGS)
+
+lock: .venv/.ready
+	.venv/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --universal \
+	    --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command "make lock" --output-file requirements.lock
+
+clean:
+	rm -rf .venv results logs benchmarks .snakemake build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+tex:
+	@workflow/setup.sh tex
+
+.venv/.ready: requirements.lock pyproject.toml
+	@workflow/setup.sh python

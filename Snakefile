@@ -1,0 +1,30 @@
+"""The study: from the image files to the report.  Run it with ``snakemake --cores all``."""
+
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/derivatives.smk"
+include: "workflow/rules/moments.smk"
+include: "workflow/rules/estimates.smk"
+include: "workflow/rules/bounds.smk"
+include: "workflow/rules/comparison.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/paper.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/paper/report.pdf",
+        rules.figures.input,

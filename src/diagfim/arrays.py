@@ -1,0 +1,201 @@
+"""What lies on disk: names, dimensions, units and provenance of every netCDF file, in one place.
+
+A file is an xarray DataTree.  Per-parameter values stand under ``/parameters/<parameter name>``, in
+the shape of the parameter tensor after the leading dimensions; averages over the parameters of a
+layer under ``/layers``.  Weights have dimensions ``unit`` and ``fan_in``, biases ``unit``.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from diagfim.errors import UserError
+
+LONG_NAMES = {
+    "accuracy": "fraction of the test set classified correctly",
+    "average_variance_1": "exact variance of the layer-averaged score-based estimator, one draw",
+    "average_variance_2": "exact variance of the layer-averaged Hessian-based estimator, one draw",
+    "beyond": "number of tests with a deviation beyond 5 standard errors",
+    "bound_fisher": "layer average of the upper bound on the Fisher information",
+    "bound_variance": "layer average of the upper bound on the estimator variance, one draw",
+    "bounds_broken": "number of values beyond their bound",
+    "bounds_checked": "number of values compared with a bound",
+    "constants": "number of values without sampling error",
+    "covariance_12": "exact covariance of the two estimators, one draw",
+    "empirical_fisher": "layer average of the mean estimate over the repetitions",
+    "empirical_variance": "layer average of the variance of the estimates over the repetitions",
+    "exact_variance": "layer average of the exact variance, one draw",
+    "exponent": "largest exponent of Bernstein's inequality",
+    "excess_kurtosis_1": "exact excess kurtosis of the score-based estimator, one draw",
+    "excess_kurtosis_2": "exact excess kurtosis of the Hessian-based estimator, one draw",
+    "first": "first derivatives of the outputs by the pre-activations",
+    "first_fourth": "layer average of the fourth power of the norm of the first derivatives",
+    "first_squared": "squared norm of the first derivatives of the outputs by a parameter",
+    "fisher": "exact Fisher information",
+    "fisher_lambda_bound": "Theorem 5.2 bound on the largest output Fisher eigenvalue",
+    "fisher_lambda_max": "largest output Fisher eigenvalue",
+    "images": "grey levels, 0 to 255",
+    "input_share": "share of the exact variance that stems from the inputs",
+    "input_variance": "exact variance over inputs of the Fisher information",
+    "inputs": "inputs of the affine map, with a last column of ones when it has a bias",
+    "labels": "class",
+    "largest": "largest deviation in standard errors",
+    "layer_mean": "mean over repetitions of the estimate averaged over the layer",
+    "layer_variance": "variance over repetitions of the estimate averaged over the layer",
+    "layer_z": "deviation of the layer's mean estimate from the exact one, in standard errors",
+    "loss": "mean cross-entropy",
+    "mean": "mean of the estimates over the repetitions",
+    "outputs": "network outputs, the logits",
+    "parameter_variance": "layer average of the variance of the estimates over the repetitions",
+    "probabilities": "probability of each label under the network",
+    "range_1": "largest deviation of a draw of the score-based estimator from its mean",
+    "range_2": "largest deviation of a draw of the Hessian-based estimator from its mean",
+    "second": "second derivatives of the outputs by the pre-activations",
+    "second_squared": "squared norm of the second derivatives of the outputs by a parameter",
+    "tensor_lambda_bound": "Theorem 5.2 bound on the largest tensor eigenvalue of M",
+    "tensor_lambda_max": "largest tensor eigenvalue of M",
+    "tests": "number of values with a positive standard error",
+    "tightest": "largest ratio of a value to its bound",
+    "variance": "variance of the estimates over the repetitions",
+    "variance_1": "exact variance of the score-based estimator, one draw",
+    "variance_2": "exact variance of the Hessian-based estimator, one draw",
+    "within_two": "fraction of the tests with a deviation within 2 standard errors",
+    "wrong_constants": "values without sampling error that differ from the exact one",
+}
+"""CF ``long_name`` of every variable that a file may hold."""
+
+UNITS = {"images": "grey level", "labels": "class", "loss": "nat"}
+"""Units; everything else is dimensionless (nat² in units of the parameter, which has none)."""
+
+Groups = Mapping[str, xr.Dataset]
+
+
+def parameter_dimensions(name: str) -> tuple[str, ...]:
+    """Dimension names of a parameter tensor of an affine map."""
+    return ("unit",) if name.endswith("bias") else ("unit", "fan_in")
+
+
+def parameter_groups(
+    values: Mapping[str, Mapping[str, np.ndarray]], leading: Sequence[str]
+) -> dict[str, xr.Dataset]:
+    """Label values by parameter and quantity: ``{"parameters/<name>": Dataset}``.
+
+    Parameters
+    ----------
+    values : mapping of str to mapping of str to array
+        By parameter name, then by quantity; each array is (*leading, *shape of the parameter).
+    leading : sequence of str
+        Names of the leading dimensions.
+    """
+    return {
+        f"parameters/{name}": xr.Dataset(
+            {
+                quantity: ((*leading, *parameter_dimensions(name)), array)
+                for quantity, array in quantities.items()
+            }
+        )
+        for name, quantities in values.items()
+    }
+
+
+def stack(
+    results: Sequence[Mapping[str, Mapping[str, np.ndarray]]],
+) -> dict[str, dict[str, np.ndarray]]:
+    """Stack results of equal structure along a new leading axis, such as the epoch."""
+    return {
+        name: {
+            quantity: np.stack([result[name][quantity] for result in results])
+            for quantity in quantities
+        }
+        for name, quantities in results[0].items()
+    }
+
+
+def layer_group(
+    values: Mapping[str, Mapping[str, np.ndarray]], leading: Sequence[str]
+) -> xr.Dataset:
+    """Label values by layer and quantity, stacked along a leading dimension ``layer``."""
+    layers = list(values)
+    quantities = values[layers[0]]
+    return xr.Dataset(
+        {
+            quantity: (("layer", *leading), np.stack([values[layer][quantity] for layer in layers]))
+            for quantity in quantities
+        },
+        coords={"layer": [layer.removesuffix(".weight") for layer in layers]},
+    )
+
+
+def write(
+    path: str | os.PathLike[str],
+    groups: Groups,
+    title: str,
+    config: Mapping[str, Any],
+    commit: str = "unknown",
+) -> None:
+    """Write a netCDF-4 file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Target; its folder is made when missing.
+    groups : mapping of str to Dataset
+        By group path; ``"/"`` is the root.
+    title : str
+        What the file holds, in a sentence.
+    config : mapping
+        The part of the configuration that the numbers depend on, seed included; stored with its
+        SHA-256 as attributes.
+    commit : str
+        Version-control revision of the code.
+
+    Raises
+    ------
+    KeyError
+        If a variable has no entry in `LONG_NAMES`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config, sort_keys=True)
+    root = groups.get("/", xr.Dataset()).assign_attrs(
+        Conventions="CF-1.11",
+        title=title,
+        source=f"diagfim {version('diagfim')}, commit {commit}",
+        config=text,
+        config_sha256=hashlib.sha256(text.encode()).hexdigest(),
+    )
+    tree = xr.DataTree.from_dict({**groups, "/": root})
+    encoding: dict[str, dict[str, dict[str, Any]]] = {}
+    for node in tree.subtree:
+        encoding[node.path] = {}
+        for name, variable in node.data_vars.items():
+            variable.attrs["long_name"] = LONG_NAMES[str(name)]
+            variable.attrs["units"] = UNITS.get(str(name), "1")
+            if variable.ndim and variable.dtype.kind in "fiub":
+                encoding[node.path][str(name)] = {"zlib": True, "complevel": 1, "shuffle": True}
+    partial = path.with_name(path.name + ".partial")
+    tree.to_netcdf(partial, engine="netcdf4", encoding=encoding)
+    partial.replace(path)
+
+
+def read(path: str | os.PathLike[str]) -> xr.DataTree:
+    """Open a file written by `write`, lazily.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or is not netCDF-4.
+    """
+    try:
+        return xr.open_datatree(path, engine="netcdf4")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a readable netCDF file ({error}); delete it and run again"
+        ) from None

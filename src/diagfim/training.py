@@ -1,0 +1,105 @@
+"""Training of the classifiers of the study, reproducible from one seed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from diagfim.seeding import integer
+
+OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """State of the training after so many epochs; 0 is the initialisation.
+
+    Attributes
+    ----------
+    number : int
+        Epochs done.
+    train_loss : float
+        Mean cross-entropy over the epoch's batches, dropout active; NaN at 0.
+    test_loss : float
+        Mean cross-entropy over the test set, dropout off.
+    test_accuracy : float
+        Fraction of the test set classified correctly.
+    """
+
+    number: int
+    train_loss: float
+    test_loss: float
+    test_accuracy: float
+
+
+def images_to_inputs(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Grey levels 0 to 255, (n, rows, columns), to network inputs in [0, 1], (n, features)."""
+    return images.flatten(1).to(dtype) / 255
+
+
+def train(
+    model: nn.Module,
+    train_set: tuple[Tensor, Tensor],
+    test_set: tuple[Tensor, Tensor],
+    *,
+    epochs: int,
+    batch_size: int,
+    optimiser: str,
+    learning_rate: float,
+    seed: int,
+) -> Iterator[Epoch]:
+    """Train by minibatch gradient descent on the cross-entropy, one epoch per iteration.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Updated in place; left in eval mode at every yield, so that it can be saved there.
+    train_set, test_set : tuple of tensors
+        Inputs (n, features) and labels (n,).
+    epochs, batch_size : int
+    optimiser : str
+        A key of `OPTIMISERS`.
+    learning_rate : float
+    seed : int
+        Of the order of the samples and of the dropout masks.
+
+    Yields
+    ------
+    Epoch
+        Before the first epoch and after each.
+    """
+    inputs, labels = train_set
+    shuffle = torch.Generator().manual_seed(integer(seed, "order"))
+    step = OPTIMISERS[optimiser](model.parameters(), lr=learning_rate)  # type: ignore[call-arg]
+    loss_of = nn.CrossEntropyLoss()
+    yield Epoch(0, float("nan"), *_evaluate(model, test_set))
+    # Dropout draws from the global generator: the caller's is put back after every epoch.
+    state = torch.Generator().manual_seed(integer(seed, "dropout")).get_state()
+    for number in range(1, epochs + 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(state)
+            model.train()
+            total = 0.0
+            order = torch.randperm(len(labels), generator=shuffle)
+            for batch in torch.split(order, batch_size):
+                step.zero_grad()
+                loss = loss_of(model(inputs[batch]), labels[batch])
+                loss.backward()
+                step.step()
+                total += loss.item() * len(batch)
+            state = torch.get_rng_state()
+        yield Epoch(number, total / len(labels), *_evaluate(model, test_set))
+
+
+def _evaluate(model: nn.Module, test_set: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    inputs, labels = test_set
+    model.eval()
+    with torch.no_grad():
+        outputs = model(inputs)
+        loss = nn.functional.cross_entropy(outputs, labels).item()
+        accuracy = (outputs.argmax(dim=1) == labels).double().mean().item()
+    return loss, accuracy

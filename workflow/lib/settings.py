@@ -1,0 +1,91 @@
+"""Validation of the configuration: one line per mistake, naming the key and the remedy."""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+Settings = Mapping[str, Any]
+
+
+def problems(config: Settings, schema_path: Path) -> list[str]:
+    """Everything that is wrong with a configuration, a line each; empty when it is valid."""
+    schema = yaml.safe_load(schema_path.read_text())
+    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: list(e.path))
+    found = [line for error in errors for line in _explain(error)]
+    return found or list(_contradictions(config))
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    key = _dotted(error.path)
+    schema: Settings = error.schema  # type: ignore[assignment]
+    instance: Any = error.instance
+    if error.validator == "additionalProperties":
+        known = list(schema["properties"])
+        for name in sorted(set(instance) - set(known), key=str):
+            close = get_close_matches(str(name), known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+            yield f"config: unknown key '{_dotted([*error.path, name])}'; {hint}"
+    elif error.validator == "required":
+        for name in sorted(set(schema["required"]) - set(instance)):
+            yield f"config: key '{_dotted([*error.path, name])}' is missing; add it"
+    else:
+        meaning = schema.get("description")
+        expected = _expected(schema) + (f" ({meaning})" if meaning else "")
+        yield f"config: {key or 'the file'} is {instance!r}, expected {expected}; change it"
+
+
+def _expected(schema: Settings) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(map(str, schema["enum"]))
+    kind = schema.get("type", "another value")
+    words = [" or ".join(kind) if isinstance(kind, list) else str(kind)]
+    for keyword, text in (
+        ("minimum", "at least {}"),
+        ("exclusiveMinimum", "above {}"),
+        ("maximum", "at most {}"),
+        ("exclusiveMaximum", "below {}"),
+        ("pattern", "matching {}"),
+        ("minItems", "with {} or more entries"),
+        ("minProperties", "with {} or more entries"),
+        ("uniqueItems", "without repeats"),
+        ("contains", "containing {}"),
+    ):
+        if keyword in schema:
+            value = schema[keyword]
+            words.append(text.format(value["const"] if keyword == "contains" else value))
+    return " ".join(words)
+
+
+def _contradictions(config: Settings) -> Iterator[str]:
+    for name, network in config["networks"].items():
+        if network["dataset"] not in config["datasets"]:
+            yield (
+                f"config: networks.{name}.dataset is '{network['dataset']}', expected a name under "
+                f"datasets ({', '.join(config['datasets'])}); add the data set or change the name"
+            )
+    for section in ("fixed", "joint"):
+        recorded, draws = config[section]["recorded_draws"], config[section]["draws"]
+        if recorded not in draws:
+            yield (
+                f"config: {section}.recorded_draws is {recorded}, expected one of {section}.draws "
+                f"({', '.join(map(str, draws))}); add it there or change it"
+            )
+    last = config["training"]["epochs"]
+    for epoch in config["joint"]["epochs"]:
+        if epoch > last:
+            yield (
+                f"config: joint.epochs holds {epoch}, expected at most training.epochs = {last}; "
+                "train longer or drop it"
+            )
+
+
+def _dotted(path: Any) -> str:
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+    return text

@@ -1,0 +1,21 @@
+# Theorem 4.1 with Theorem 5.2's eigenvalue bounds and with the eigenvalues themselves.
+
+
+rule bounds:
+    input:
+        rules.derivatives.output,
+    output:
+        f"{REPLICATE}/bounds.nc",
+    log:
+        f"{RESULTS}/logs/bounds/{{network}}-{{replicate}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/bounds/{{network}}-{{replicate}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        settings=of_network(),
+        code=code("bounds.py"),
+    script:
+        "../scripts/bounds.py"

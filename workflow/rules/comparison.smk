@@ -1,0 +1,58 @@
+# Empirical against exact against bound: per replicate, then gathered.
+
+
+rule comparison:
+    input:
+        history=rules.train.output.history,
+        conditional=rules.conditional_moments.output[0],
+        fixed=rules.fixed_estimates.output[0],
+        bounds=rules.bounds.output[0],
+        moments=rules.joint_moments.output[0],
+        joint=rules.joint_estimates.output[0],
+    output:
+        f"{REPLICATE}/comparison.nc",
+    log:
+        f"{RESULTS}/logs/comparison/{{network}}-{{replicate}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/comparison/{{network}}-{{replicate}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        settings={
+            kind: {
+                "draws": config[kind]["recorded_draws"],
+                "repetitions": config[kind]["repetitions"],
+            }
+            for kind in ("fixed", "joint")
+        },
+        code=code("comparison.py"),
+    script:
+        "../scripts/comparison.py"
+
+
+COMPARISONS = {
+    network: expand(f"{REPLICATE}/comparison.nc", network=network, replicate=REPLICATES)
+    for network in NETWORKS
+}
+
+
+rule summary:
+    input:
+        COMPARISONS.values(),
+    output:
+        f"{RESULTS}/summary.nc",
+    log:
+        f"{RESULTS}/logs/summary.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summary.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings={"files": COMPARISONS},
+        code=code("summary.py"),
+    script:
+        "../scripts/summary.py"

@@ -1,0 +1,22 @@
+# First and second derivatives of the outputs, at the fixed inputs of a replicate.
+
+
+rule derivatives:
+    input:
+        images=dataset_file,
+        checkpoints=checkpoints(EPOCHS),
+    output:
+        f"{REPLICATE}/derivatives.nc",
+    log:
+        f"{RESULTS}/logs/derivatives/{{network}}-{{replicate}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/derivatives/{{network}}-{{replicate}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        settings=of_network(inputs=config["fixed"]["inputs"]),
+        code=code("derivatives.py"),
+    script:
+        "../scripts/derivatives.py"

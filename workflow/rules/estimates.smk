@@ -1,0 +1,44 @@
+# The two estimators, repeated over seeds: at the fixed inputs, and over the test set.
+
+DRAWN = ("draws", "recorded_draws", "repetitions")
+
+
+rule fixed_estimates:
+    input:
+        rules.derivatives.output,
+    output:
+        f"{REPLICATE}/fixed-estimates.nc",
+    log:
+        f"{RESULTS}/logs/fixed_estimates/{{network}}-{{replicate}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fixed_estimates/{{network}}-{{replicate}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    params:
+        settings=of_network(**{key: config["fixed"][key] for key in DRAWN}),
+        code=code("fixed_estimates.py"),
+    script:
+        "../scripts/fixed_estimates.py"
+
+
+rule joint_estimates:
+    input:
+        images=dataset_file,
+        checkpoints=checkpoints(config["joint"]["epochs"]),
+    output:
+        f"{REPLICATE}/joint-estimates.nc",
+    log:
+        f"{RESULTS}/logs/joint_estimates/{{network}}-{{replicate}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/joint_estimates/{{network}}-{{replicate}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=of_network(**JOINT, **{key: config["joint"][key] for key in DRAWN}),
+        code=code("joint_estimates.py"),
+    script:
+        "../scripts/joint_estimates.py"

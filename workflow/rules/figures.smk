@@ -1,0 +1,3 @@
+rule figures:
+    input:
+        f"{RESULTS}/summary.nc",

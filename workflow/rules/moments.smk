@@ -1,0 +1,44 @@
+# Exact moments: given a fixed input, and over the test set.
+
+JOINT = {key: config["joint"][key] for key in ("pool", "epochs", "batch_size")}
+
+
+rule conditional_moments:
+    input:
+        rules.derivatives.output,
+    output:
+        f"{REPLICATE}/conditional-moments.nc",
+    log:
+        f"{RESULTS}/logs/conditional_moments/{{network}}-{{replicate}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/conditional_moments/{{network}}-{{replicate}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        settings=of_network(),
+        code=code("conditional_moments.py"),
+    script:
+        "../scripts/conditional_moments.py"
+
+
+rule joint_moments:
+    input:
+        images=dataset_file,
+        checkpoints=checkpoints(config["joint"]["epochs"]),
+    output:
+        f"{REPLICATE}/joint-moments.nc",
+    log:
+        f"{RESULTS}/logs/joint_moments/{{network}}-{{replicate}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/joint_moments/{{network}}-{{replicate}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    params:
+        settings=of_network(**JOINT),
+        code=code("joint_moments.py"),
+    script:
+        "../scripts/joint_moments.py"

@@ -1,0 +1,52 @@
+"""Repeat both estimators with joint draws of (x, y), x from the test set, y from the network."""
+
+import torch
+import xarray as xr
+from _job import commit, job
+from _pool import Pool
+
+from diagfim import arrays, estimators
+from diagfim.families import Categorical
+from diagfim.seeding import stream
+
+with job(snakemake) as this:
+    torch.set_num_threads(snakemake.threads)
+    settings = snakemake.params.settings
+    size = settings["pool"]
+    pool = Pool(snakemake.input.images, settings["network"], size, settings["batch_size"])
+    recorded = settings["recorded_draws"]
+
+    results = []
+    checkpoints = dict(zip(settings["epochs"], snakemake.input.checkpoints, strict=True))
+    for epoch, checkpoint in this.progress(checkpoints.items(), "epoch", len(checkpoints)):
+        estimator = estimators.JointEstimator(pool.batches(checkpoint), size, Categorical())
+        by_draws = {}
+        for draws in settings["draws"]:
+            key = ("joint draws", *snakemake.wildcards, epoch, draws)
+            samples = (
+                estimators.JointDraws.sample(
+                    size, draws, stream(settings["seed"], *key, repetition)
+                )
+                for repetition in range(settings["repetitions"])
+            )
+            by_draws[draws] = estimator.repetitions(samples)
+        results.append(estimators.summarise(by_draws, recorded))
+
+    parameters, layers = (arrays.stack(one) for one in zip(*results, strict=True))
+    groups = arrays.parameter_groups(parameters, ("epoch", "estimator"))
+    groups["layers"] = arrays.layer_group(layers, ("epoch", "estimator", "draws"))
+    groups["/"] = xr.Dataset(
+        coords={
+            "epoch": settings["epochs"],
+            "estimator": list(estimators.ESTIMATORS),
+            "draws": settings["draws"],
+        }
+    )
+    arrays.write(
+        snakemake.output[0],
+        groups,
+        "Mean and variance over repetitions of both estimators over the test set; per parameter at "
+        f"{recorded} draws",
+        settings,
+        commit(),
+    )

@@ -1,0 +1,30 @@
+"""Gather the comparisons of all networks and replicates into one file."""
+
+import xarray as xr
+from _job import commit, job
+
+from diagfim import arrays
+
+with job(snakemake):
+    settings = snakemake.params.settings
+    groups = {}
+    for network, replicates in settings["files"].items():
+        trees = [arrays.read(path) for path in replicates]
+        for kind in ("history", "fixed", "joint"):
+            parts = [tree[kind].to_dataset().load() for tree in trees]
+            if kind == "fixed":
+                # Every replicate has its own inputs: number them, and keep which they are.
+                parts = [
+                    part.assign_coords(position=("input", part["input"].values)).drop_vars("input")
+                    for part in parts
+                ]
+            groups[f"{network}/{kind}"] = xr.concat(parts, dim="replicate")
+        for tree in trees:
+            tree.close()
+    arrays.write(
+        snakemake.output[0],
+        groups,
+        "Empirical against exact variances against bounds, all networks and replicates",
+        {"networks": sorted(settings["files"])},
+        commit(),
+    )

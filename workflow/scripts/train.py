@@ -1,0 +1,54 @@
+"""Train one replicate of a network: a checkpoint per epoch, and losses and accuracies."""
+
+import torch
+import xarray as xr
+from _job import commit, job
+
+from diagfim import arrays, networks, training
+from diagfim.seeding import integer
+
+with job(snakemake) as this:
+    torch.set_num_threads(snakemake.threads)
+    settings = snakemake.params.settings
+    network, options = settings["network"], dict(settings["training"])
+    seed = integer(settings["seed"], "train", *snakemake.wildcards)
+
+    with arrays.read(snakemake.input.images) as tree:
+        halves = []
+        for half, samples in (("train", options.pop("samples")), ("test", None)):
+            images = torch.from_numpy(tree[half]["images"].values[:samples])
+            labels = torch.from_numpy(tree[half]["labels"].values[:samples]).long()
+            halves.append((training.images_to_inputs(images, torch.float32), labels))
+
+    torch.manual_seed(seed)
+    model = networks.mlp(
+        features=halves[0][0].shape[1],
+        hidden=network["hidden"],
+        classes=10,
+        activation=network["activation"],
+        dropout=network["dropout"],
+    )
+    epochs = []
+    run = training.train(model, *halves, seed=seed, **options)
+    for path, epoch in this.progress(
+        zip(snakemake.output.checkpoints, run, strict=True),
+        "epoch",
+        len(snakemake.output.checkpoints),
+    ):
+        networks.save(model, path)
+        epochs.append(epoch)
+    this.say(f"test accuracy {epochs[-1].test_accuracy:.2%}")
+
+    history = xr.Dataset(
+        {
+            "loss": (
+                ("set", "epoch"),
+                [[e.train_loss for e in epochs], [e.test_loss for e in epochs]],
+            ),
+            "accuracy": ("epoch", [e.test_accuracy for e in epochs]),
+        },
+        coords={"set": ["train", "test"], "epoch": [e.number for e in epochs]},
+    )
+    arrays.write(
+        snakemake.output.history, {"/": history}, "Loss and accuracy by epoch", settings, commit()
+    )
