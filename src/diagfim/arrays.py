@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from diagfim import __version__
 from diagfim.errors import UserError
 
 LONG_NAMES = {
@@ -52,6 +52,9 @@ LONG_NAMES = {
     "layer_z": "deviation of the layer's mean estimate from the exact one, in standard errors",
     "loss": "mean cross-entropy",
     "mean": "mean of the estimates over the repetitions",
+    "normal_beyond": "number of nearly normal tests with a deviation beyond 5 standard errors",
+    "normal_largest": "largest deviation of the nearly normal tests, in standard errors",
+    "normal_tests": "number of tests with a nearly normal law",
     "outputs": "network outputs, the logits",
     "parameter_variance": "layer average of the variance of the estimates over the repetitions",
     "probabilities": "probability of each label under the network",
@@ -167,7 +170,7 @@ def write(
     root = groups.get("/", xr.Dataset()).assign_attrs(
         Conventions="CF-1.11",
         title=title,
-        source=f"diagfim {version('diagfim')}, commit {commit}",
+        source=f"diagfim {__version__}, commit {commit}",
         config=text,
         config_sha256=hashlib.sha256(text.encode()).hexdigest(),
     )

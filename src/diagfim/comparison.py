@@ -6,12 +6,13 @@ Rules of decision, the same everywhere:
   the deviation in standard errors.
 * A sample variance over S repetitions of such estimates has relative standard error
   √(2 / (S − 1) + κ / S), κ the excess kurtosis of the N-draw estimate (κ₁ / N from one draw).
-* Far from the mean the normal law is no guide: a label of probability 1e-6 may turn up once in the
-  whole experiment.  Bernstein's inequality holds for every n = N S and every distribution: with r
-  the largest deviation of a single draw, P(|mean − I| ≥ z SE) ≤ 2 exp(−h),
-  h = (z² / 2) / (1 + z r / (3 √(n V))).  A family of m tests is refused when 2 m exp(−h) falls
-  below 5.7e-7 (the two-sided level of one test at z = 5) for any of them: a true family is refused
-  as rarely as a single test at 5 standard errors.
+* A family of m tests is refused as rarely as one test at 5 standard errors (5.7e-7, two-sided):
+  - Tests whose mean is nearly normal, its exact excess kurtosis κ / (N S) within 0.01, are refused
+    when |z| exceeds the normal quantile at 5.7e-7 / m (Bonferroni).
+  - Far from the normal law (a label of probability 1e-6 may turn up once in the whole experiment)
+    Bernstein's inequality still holds: with n = N S and r the largest deviation of a single draw,
+    P(|mean − I| ≥ z SE) ≤ 2 exp(−h), h = (z² / 2) / (1 + z r / (3 √(n V))).  All tests are refused
+    when 2 m exp(−h) falls below 5.7e-7 for any of them.
 * A bound is broken by a value above (1 + 1e-10) times the bound.  Rounding is below 1e-13 of it.
 """
 
@@ -32,6 +33,9 @@ BOUNDS = ("theorem 5.2", "true eigenvalue")
 
 QUANTITIES = ("fisher", "variance_1", "variance_2")
 """What Theorem 4.1 bounds."""
+
+NORMAL_KURTOSIS = 0.01
+"""Excess kurtosis up to which the law of a mean counts as normal."""
 
 SINGLE_TEST_LIMIT = 5.0
 """Deviation, in standard errors, at which one test alone is refused."""
@@ -57,6 +61,10 @@ class Agreement:
         Fraction of the tests with |z| ≤ 2; 0.954 for a normal deviation.
     exponent : float
         Largest exponent h of Bernstein's inequality; NaN where it does not apply.
+    normal_tests, normal_beyond : int
+        Tests with a nearly normal law, and those of them with |z| > 5.
+    normal_largest : float
+        Largest |z| of these.
     """
 
     tests: int
@@ -66,6 +74,9 @@ class Agreement:
     beyond: int
     within_two: float
     exponent: float
+    normal_tests: int
+    normal_beyond: int
+    normal_largest: float
 
 
 def agreement(
@@ -73,6 +84,7 @@ def agreement(
     exact: np.ndarray,
     standard_error: np.ndarray,
     skew: np.ndarray | None = None,
+    excess_kurtosis: np.ndarray | None = None,
 ) -> Agreement:
     """Compare empirical with exact values of known standard error, elementwise.
 
@@ -84,6 +96,8 @@ def agreement(
     skew : array, optional
         r / √(n V), the range of a draw in standard deviations of the sum of n draws; without it the
         exponent is NaN.
+    excess_kurtosis : array, optional
+        Of the empirical values; without it no law counts as normal.
     """
     random = standard_error > 0
     deviation = np.abs(empirical - exact)
@@ -92,6 +106,9 @@ def agreement(
     exponent = float("nan")
     if skew is not None:
         exponent = float(np.max(z**2 / 2 / (1 + z * skew[random] / 3), initial=0.0))
+    near_normal = np.zeros(z.shape, dtype=bool)
+    if excess_kurtosis is not None:
+        near_normal = np.abs(excess_kurtosis[random]) <= NORMAL_KURTOSIS
     return Agreement(
         tests=int(z.size),
         constants=int(deviation.size - z.size),
@@ -100,7 +117,22 @@ def agreement(
         beyond=int(np.sum(z > SINGLE_TEST_LIMIT)),
         within_two=float(np.mean(z <= 2)) if z.size else float("nan"),
         exponent=exponent,
+        normal_tests=int(np.sum(near_normal)),
+        normal_beyond=int(np.sum(z[near_normal] > SINGLE_TEST_LIMIT)),
+        normal_largest=float(np.max(z[near_normal], initial=0.0)),
     )
+
+
+def family_limit(tests: int) -> float:
+    """Largest |z| that m true normal tests may show together (Bonferroni).
+
+    Examples
+    --------
+    >>> from diagfim.comparison import family_limit
+    >>> round(family_limit(1), 6), round(family_limit(10**6), 2)
+    (5.0, 7.13)
+    """
+    return float(stats.norm.isf(FAMILY_LEVEL / (2 * max(tests, 1))))
 
 
 def family_probability(tests: int, exponent: float) -> float:
@@ -316,6 +348,7 @@ def _fixed_checks(
                 exact[0][where],
                 mean_error(per_draw, draws, repetitions),
                 relative_range(ranges[j][where], per_draw, draws, repetitions),
+                kurtosis[j][where] / (draws * repetitions),
             )
             agreements[(*where, j, 1)] = agreement(
                 variance[where][j],
@@ -372,6 +405,7 @@ def _joint_checks(
             fisher[epoch],
             mean_error(per_draw, draws, repetitions),
             relative_range(ranges[j][epoch], per_draw, draws, repetitions),
+            kurtosis[j][epoch] / (draws * repetitions),
         )
         agreements[epoch, j, 1] = agreement(
             variance[epoch, j],

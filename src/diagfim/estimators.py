@@ -188,7 +188,7 @@ class JointEstimator:
                 factors = self._layers[layer.weight]
                 for stored, draw in zip(factors.draws, outcomes.draws, strict=True):
                     stored[rows] = draw
-                factors.squares[rows] = layer.inputs**2
+                factors.squares[rows] = layer.powers(2)
         if start != pool:
             raise UserError(f"inputs: the batches hold {start} or more, but the pool is {pool}")
 

@@ -93,7 +93,8 @@ class Categorical:
         """
         xp = array_namespace(outputs)
         sigma = self.probabilities(outputs)
-        score = (first - _mean(sigma, first)) ** 2
+        residual = first - _mean(sigma, first)
+        score = residual * residual
         hessian = _mean(sigma, second) - second
         return Outcomes(sigma, score, hessian, xp.sum(sigma[:, :, None] * score, axis=1))
 
@@ -128,10 +129,10 @@ def _mean(sigma: Array, values: Array) -> Array:
 
 def _variance_and_kurtosis(sigma: Array, centred: Array) -> tuple[Array, Array]:
     xp = array_namespace(centred)
-    squares = centred**2
+    squares = centred * centred
     variance = xp.sum(sigma * squares, axis=1)
     positive = variance > 0
     # Scaling by the variance first keeps the fourth power clear of underflow.
     scaled = squares / xp.where(positive, variance, xp.ones_like(variance))[:, None, :]
-    kurtosis = xp.sum(sigma * scaled**2, axis=1) - 3
+    kurtosis = xp.sum(sigma * scaled * scaled, axis=1) - 3
     return variance, xp.where(positive, kurtosis, xp.zeros_like(kurtosis))

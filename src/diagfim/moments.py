@@ -155,7 +155,7 @@ class _PopulationLayer:
     def __init__(self) -> None:
         self.mean: dict[str, Array] = {}
         self.spread: Array = 0.0
-        self.powers: dict[tuple[int, int], Array] = {}
+        self.powers: dict[int, Array] = {}
         self.largest_input: Array = 0.0
         self.largest_draw: list[Array] = [0.0, 0.0]
 
@@ -166,25 +166,31 @@ class _PopulationLayer:
         n = moments.fisher.shape[0]
         total = before + n
         self.layer = layer
-        for quantity in AVERAGED:
-            mean = layer.total(getattr(moments, quantity), POWERS[quantity]) / n
-            shift = mean - self.mean.get(quantity, 0.0)
+        sums = {"fisher": layer.total(moments.fisher, 2)}
+        fourth = ("variance_1", "variance_2", "covariance_12")
+        lefts = xp.stack([getattr(moments, quantity) for quantity in fourth])
+        sums |= dict(zip(fourth, layer.total(lefts, 4), strict=True))
+        for quantity, value in sums.items():
+            shift = value / n - self.mean.get(quantity, 0.0)
             if quantity == "fisher":
                 within = _centred_squares(layer, moments.fisher)
-                self.spread = self.spread + within + shift**2 * (before * n / total)
+                self.spread = self.spread + within + shift * shift * (before * n / total)
             self.mean[quantity] = self.mean.get(quantity, 0.0) + shift * (n / total)
         # Raw third and fourth moments serve standard errors only, which need no more digits.
         sigma = outcomes.probabilities[:, :, None]
+        cubes = [draw * draw * draw for draw in outcomes.draws]
+        for power, values in (
+            (3, cubes),
+            (4, [cube * draw for cube, draw in zip(cubes, outcomes.draws, strict=True)]),
+        ):
+            lefts = xp.stack([xp.sum(sigma * value, axis=1) for value in values])
+            self.powers[power] = self.powers.get(power, 0.0) + layer.total(lefts, 2 * power)
         for j, draw in enumerate(outcomes.draws):
-            for power in (3, 4):
-                left = xp.sum(sigma * draw**power, axis=1)
-                sums = layer.total(left, 2 * power)
-                self.powers[j, power] = self.powers.get((j, power), 0.0) + sums
             largest = xp.max(xp.max(xp.abs(draw), axis=1), axis=0)
             self.largest_draw[j] = (
                 largest if before == 0 else xp.maximum(self.largest_draw[j], largest)
             )
-        squares = xp.max(layer.inputs**2, axis=0)
+        squares = xp.max(layer.powers(2), axis=0)
         self.largest_input = squares if before == 0 else xp.maximum(self.largest_input, squares)
 
     def result(self, count: int) -> dict[str, Array]:
@@ -194,7 +200,7 @@ class _PopulationLayer:
         xp = array_namespace(mean)
         for j in (0, 1):
             variance = input_variance + self.mean[f"variance_{j + 1}"]
-            third, fourth = (self.powers[j, power] / count for power in (3, 4))
+            third, fourth = (self.powers[power][j] / count for power in (3, 4))
             central = fourth - 4 * third * mean + 6 * (variance + mean**2) * mean**2 - 3 * mean**4
             positive = variance > 0
             safe = xp.where(positive, variance, xp.ones_like(variance))
@@ -218,7 +224,7 @@ def _centred_squares(layer: AffineFactors, left: Array) -> Array:
     """
     xp = array_namespace(left)
     n, units = left.shape
-    b = layer.inputs**2
+    b = layer.powers(2)
     l_mean, b_mean = xp.mean(left, axis=0), xp.mean(b, axis=0)
     lam, beta = left - l_mean, b - b_mean
     mixed = xp.matmul(

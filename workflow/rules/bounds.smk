@@ -10,6 +10,8 @@ rule bounds:
         f"{RESULTS}/logs/bounds/{{network}}-{{replicate}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/bounds/{{network}}-{{replicate}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=1500,

@@ -15,6 +15,8 @@ rule comparison:
         f"{RESULTS}/logs/comparison/{{network}}-{{replicate}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/comparison/{{network}}-{{replicate}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=1500,
@@ -47,6 +49,8 @@ rule summary:
         f"{RESULTS}/logs/summary.log",
     benchmark:
         f"{RESULTS}/benchmarks/summary.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=1000,

@@ -11,6 +11,8 @@ rule derivatives:
         f"{RESULTS}/logs/derivatives/{{network}}-{{replicate}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/derivatives/{{network}}-{{replicate}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=1500,

@@ -12,6 +12,8 @@ rule fixed_estimates:
         f"{RESULTS}/logs/fixed_estimates/{{network}}-{{replicate}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/fixed_estimates/{{network}}-{{replicate}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=1500,
@@ -33,6 +35,8 @@ rule joint_estimates:
         f"{RESULTS}/logs/joint_estimates/{{network}}-{{replicate}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/joint_estimates/{{network}}-{{replicate}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,

@@ -1,3 +1,40 @@
+# Figures, one job each: every one of every network from the gathered comparisons.
+
+FIGURE = f"{RESULTS}/figures/{{network}}/{{figure}}"
+FIGURES = ["training", "figure-2", "variance-against-draws"]
+
+
+rule figure:
+    input:
+        rules.summary.output,
+    output:
+        expand(
+            f"{FIGURE}.{{format}}",
+            format=config["figures"]["formats"],
+            allow_missing=True,
+        ),
+    log:
+        f"{RESULTS}/logs/figure/{{network}}-{{figure}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figure/{{network}}-{{figure}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        draws=config["fixed"]["recorded_draws"],
+        code=code("figure.py"),
+    script:
+        "../scripts/figure.py"
+
+
 rule figures:
     input:
-        f"{RESULTS}/summary.nc",
+        expand(
+            f"{FIGURE}.{{format}}",
+            network=NETWORKS,
+            figure=FIGURES,
+            format=config["figures"]["formats"],
+        ),

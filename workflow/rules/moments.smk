@@ -12,6 +12,8 @@ rule conditional_moments:
         f"{RESULTS}/logs/conditional_moments/{{network}}-{{replicate}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/conditional_moments/{{network}}-{{replicate}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=1500,
@@ -33,6 +35,8 @@ rule joint_moments:
         f"{RESULTS}/logs/joint_moments/{{network}}-{{replicate}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/joint_moments/{{network}}-{{replicate}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=1500,

@@ -1,0 +1,52 @@
+# The report: TeX is looked for first, so that its absence shows before hours of work.
+
+
+rule tex:
+    output:
+        f"{RESULTS}/paper/tex-version.txt",
+    log:
+        f"{RESULTS}/logs/tex.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tex/tex.tsv"
+    priority: 100
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        code=code("tex.py"),
+    script:
+        "../scripts/tex.py"
+
+
+rule report:
+    input:
+        summary=rules.summary.output[0],
+        figures=expand(f"{FIGURE}.pdf", network=NETWORKS, figure=FIGURES),
+        template="paper/report.tex.j2",
+        tex=rules.tex.output[0],
+    output:
+        tex=f"{RESULTS}/paper/report.tex",
+        pdf=f"{RESULTS}/paper/report.pdf",
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report/report.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings={
+            key: config[key]
+            for key in ("seed", "training", "fixed", "joint", "networks")
+        },
+        benchmarks=f"{RESULTS}/benchmarks",
+        figures=lambda wildcards, input: Path(input.figures[0]).parents[1],
+        code=code("report.py"),
+    script:
+        "../scripts/report.py"

@@ -11,6 +11,8 @@ rule train:
         f"{RESULTS}/logs/train/{{network}}-{{replicate}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{network}}-{{replicate}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,

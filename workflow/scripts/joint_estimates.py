@@ -31,6 +31,7 @@ with job(snakemake) as this:
             )
             by_draws[draws] = estimator.repetitions(samples)
         results.append(estimators.summarise(by_draws, recorded))
+        del estimator  # gigabytes, before the next epoch's are built
 
     parameters, layers = (arrays.stack(one) for one in zip(*results, strict=True))
     groups = arrays.parameter_groups(parameters, ("epoch", "estimator"))

@@ -1,0 +1,45 @@
+"""Fill the report's template with the results, and typeset it."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from _job import commit, job
+
+from diagfim import __version__, arrays, comparison, report
+
+with job(snakemake):
+    settings = snakemake.params.settings
+    with arrays.read(snakemake.input.summary) as tree:
+        datasets = {
+            network: {
+                name: node.to_dataset().load() for name, node in tree[network].children.items()
+            }
+            for network in settings["networks"]
+        }
+    draws = {kind: settings[kind]["recorded_draws"] for kind in ("fixed", "joint")}
+    networks = [
+        {
+            **one,
+            **settings["networks"][one["name"]],
+            "depth": len(settings["networks"][one["name"]]["hidden"]) + 1,
+        }
+        for one in report.contents(datasets, draws)
+    ]
+    source = Path(snakemake.output.tex)
+    versions = [f"Python {platform.python_version()}"] + [
+        f"{name} {version(name)}" for name in ("torch", "numpy", "xarray", "snakemake")
+    ]
+    report.render(
+        Path(snakemake.input.template),
+        source,
+        version=f"diagfim {__version__}, revision {commit()}",
+        networks=networks,
+        cost=report.cost_table(Path(snakemake.params.benchmarks).glob("*/*.tsv")),
+        family_level=comparison.FAMILY_LEVEL,
+        normal_kurtosis=comparison.NORMAL_KURTOSIS,
+        slack=comparison.BOUND_SLACK,
+        versions=[*versions, Path(snakemake.input.tex).read_text(encoding="utf-8").strip()],
+        **{key: settings[key] for key in ("seed", "training", "fixed", "joint")},
+    )
+    report.typeset(source, Path(snakemake.output.pdf), [Path(snakemake.params.figures)])

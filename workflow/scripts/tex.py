@@ -1,0 +1,10 @@
+"""Look for TeX before the long work starts, and note its version."""
+
+from pathlib import Path
+
+from _job import job
+
+from diagfim import report
+
+with job(snakemake):
+    Path(snakemake.output[0]).write_text(report.tex_version() + "\n", encoding="utf-8")
