@@ -1,6 +1,7 @@
 """The study: from the image files to the report.  Run it with ``snakemake --cores all``."""
 
 import sys
+import time
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -28,3 +29,9 @@ rule all:
     input:
         f"{RESULTS}/paper/report.pdf",
         rules.figures.input,
+
+
+onerror:
+    # Users' mistakes, again, below all that Snakemake says of a failed job.
+    for line in failures(log):
+        print(line, file=sys.stderr)

@@ -74,7 +74,9 @@ def of_flat_parameters(model: nn.Module, function: Callable[[Tensor], Tensor]):
 
 
 def by_autograd(
-    model: nn.Module, samples: Tensor, function: Callable[[Tensor], Tensor] = lambda outputs: outputs
+    model: nn.Module,
+    samples: Tensor,
+    function: Callable[[Tensor], Tensor] = lambda outputs: outputs,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradient and Hessian diagonal of function(outputs): (n, values, parameters), twice."""
     flat, of_sample = of_flat_parameters(model, function)

@@ -276,7 +276,9 @@ def test_joint_draws_by_monte_carlo(draws):
 
 @pytest.mark.parametrize("pool", [4, 6])
 def test_pool_that_the_batches_do_not_fill(factors, pool):
-    with pytest.raises(UserError, match=f"^inputs: the batches hold 5 or more, but the pool is {pool}$"):
+    with pytest.raises(
+        UserError, match=f"^inputs: the batches hold 5 or more, but the pool is {pool}$"
+    ):
         JointEstimator([factors], pool, FAMILY)
 
 
@@ -285,7 +287,9 @@ def test_pool_that_the_batches_do_not_fill(factors, pool):
 
 def test_summary_stacks_the_layers_over_the_numbers_of_draws():
     by_draws = {
-        n: Repetitions({"w": {"mean": np.full((2, 3), n)}}, {"w": {"layer_mean": np.array([n, -n])}})
+        n: Repetitions(
+            {"w": {"mean": np.full((2, 3), n)}}, {"w": {"layer_mean": np.array([n, -n])}}
+        )
         for n in (10, 20, 30)
     }
     parameters, layers = summarise(by_draws, recorded=20)

@@ -46,14 +46,14 @@ def read_images(
     UserError
         If a file is missing, is not gzip, differs from its checksum, or cannot be downloaded.
     """
-    import torchvision  # 6 s to import: in the one job that reads images, and nowhere else
-
-    dataset = getattr(torchvision.datasets, kind)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / kind / "raw"
         raw.mkdir(parents=True)
         for archive in archives:
             _unpack(archive, raw, sha256)
+        import torchvision  # 6 s to import: only where images are read, and once they are whole
+
+        dataset = getattr(torchvision.datasets, kind)
         try:
             halves = {
                 half: dataset(folder, train=half == "train", download=not archives)

@@ -73,7 +73,9 @@ def test_options_and_compositions_of_activations(activation):
 
 
 def test_two_affine_maps_in_a_row():
-    assert_agrees_with_autograd(nn.Sequential(*chain(nn.Tanh, 3)[:3], nn.Linear(2, 3).double()), inputs(3))
+    assert_agrees_with_autograd(
+        nn.Sequential(*chain(nn.Tanh, 3)[:3], nn.Linear(2, 3).double()), inputs(3)
+    )
 
 
 def test_some_maps_with_a_bias():
@@ -96,7 +98,9 @@ def test_nested_sequential_with_flatten_and_dropout():
     model = nn.Sequential(nn.Flatten(), nn.Identity(), block, nn.Sequential(nn.Linear(3, 2)))
     model = model.double().eval()
     assert_agrees_with_autograd(model, inputs(3, 2, 2))
-    names = [name for layer in derivatives(model, inputs(3, 2, 2)).layers for name in layer.parameters]
+    names = [
+        name for layer in derivatives(model, inputs(3, 2, 2)).layers for name in layer.parameters
+    ]
     assert names == [name for name, _ in model.named_parameters()]
 
 
@@ -158,7 +162,10 @@ def test_float32_up_to_its_rounding():
 def test_result_carries_no_graph_and_leaves_the_model_alone():
     model = chain(nn.Tanh, 2)
     found = derivatives(model, inputs(2).requires_grad_())
-    tensors = [found.outputs, *(v for one in found.layers for v in (one.inputs, one.first, one.second))]
+    tensors = [
+        found.outputs,
+        *(v for one in found.layers for v in (one.inputs, one.first, one.second)),
+    ]
     assert not any(tensor.requires_grad for tensor in tensors)
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -185,7 +192,10 @@ def one_linear_twice():
 
 REFUSED = {
     "convolution": (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 2)), "0: Conv2d"),
-    "layer norm": (nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 2)), "1: LayerNorm"),
+    "layer norm": (
+        nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 2)),
+        "1: LayerNorm",
+    ),
     "softmax": (
         nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Tanh(), nn.Softmax(1)), nn.Linear(3, 2)),
         "1.1: Softmax",
@@ -199,7 +209,10 @@ REFUSED = {
     "activation first": (nn.Sequential(nn.Tanh(), nn.Linear(3, 2)), "0: Tanh"),
     "flatten after a linear": (nn.Sequential(nn.Linear(3, 2), nn.Flatten()), "1: Flatten"),
     "no linear": (nn.Sequential(nn.Flatten()), "model: no Linear"),
-    "width": (nn.Sequential(nn.Identity(), nn.Linear(5, 2)), "inputs: 3 values a sample, but 1.weight"),
+    "width": (
+        nn.Sequential(nn.Identity(), nn.Linear(5, 2)),
+        "inputs: 3 values a sample, but 1.weight",
+    ),
     "one linear twice": (one_linear_twice(), "2.weight: used twice"),
     "tied weight": (tied("weight"), "2.weight: used twice"),
     "tied bias": (tied("bias"), "2.bias: used twice"),

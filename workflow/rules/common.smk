@@ -11,6 +11,7 @@ mistakes = settings.problems(
 if mistakes:
     sys.exit("\n".join(mistakes))
 
+STARTED = time.time()
 RESULTS = config["results"]
 NETWORKS = config["networks"]
 REPLICATES = range(config["replicates"])
@@ -62,3 +63,11 @@ def of_network(**more):
         "network": NETWORKS[wildcards.network],
         **more,
     }
+
+
+def failures():
+    """Users' mistakes that the jobs of this run have logged, a line each."""
+    for path in sorted(Path(RESULTS, "logs").rglob("*.log")):
+        if path.stat().st_mtime >= STARTED:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            yield from (line for line in lines if line.startswith("error: "))

@@ -57,8 +57,7 @@ def job(snakemake, name=""):
         try:
             yield Job(label, tee)
         except UserError as error:
-            tee.line(f"{label}: {error}")
-            # Nothing above may turn the line into a traceback.
+            tee.line(f"error: {label}: {error}")
             sys.exit(1)
         except Exception:
             log.write(traceback.format_exc())
