@@ -33,5 +33,5 @@ rule all:
 
 onerror:
     # Users' mistakes, again, below all that Snakemake says of a failed job.
-    for line in failures(log):
+    for line in failures():
         print(line, file=sys.stderr)
