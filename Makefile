@@ -30,7 +30,7 @@ smoke: .venv/.ready tex
 	@$(IN_VENV) snakemake --cores all --configfile config/smoke.yaml $(SNAKEMAKE_ARGS)
 
 test: .venv/.ready tex
-	@$(IN_VENV) python -m pytest -n 2 $(PYTEST_ARGS)
+	@$(IN_VENV) python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: .venv/.ready
 	@$(IN_VENV) python -m pytest -q tests/test_house.py -k tidy $(PYTEST_ARGS)

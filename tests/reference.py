@@ -7,6 +7,7 @@ explicit tensors of t(y): nothing here knows of factors, layers or centred forms
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def chain(
     torch.manual_seed(depth)
     widths = (*WIDTHS[:depth], classes)
     modules: list[nn.Module] = []
-    for fan_in, units in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, units in pairwise(widths):
         modules += [nn.Linear(fan_in, units, bias=bias), activation()]
     model = nn.Sequential(*modules[:-1]).double()
     with torch.no_grad():
@@ -125,7 +126,7 @@ def moments_of_draws(sigma: np.ndarray, score: np.ndarray, hessian: np.ndarray) 
 
 
 def label_tensors(sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Central moments of the one-hot t(y): I = Cov(t), κ of order 3 and K of order 4, explicitly."""
+    """Central moments of the one-hot t(y): I = Cov(t), κ of order 3 and K of order 4."""
     centred = np.eye(len(sigma)) - sigma
     return (
         np.einsum("y,ya,yb->ab", sigma, centred, centred),

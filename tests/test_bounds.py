@@ -85,7 +85,7 @@ def test_theorem_4_1_is_the_product_of_norm_and_eigenvalue():
 
 @pytest.mark.parametrize("classes", CLASSES)
 def test_theorem_4_1_is_never_broken(classes):
-    """1,000 cases for each C: 100 distributions, 10 derivatives each, with both eigenvalue kinds."""
+    """1,000 cases for each C: 100 distributions, 10 derivatives each, both eigenvalue kinds."""
     sigmas = distributions(classes, 25)
     rng = np.random.default_rng(classes)
     loose, true = theorem_5_2(sigmas), (fisher_lambda_max(sigmas), tensor_lambda_max(sigmas))
@@ -180,8 +180,8 @@ def test_tensor_eigenvalue_of_two_labels():
 def test_tensor_eigenvalue_of_equal_labels(classes):
     """(C − 2)²/(C² (C − 1)), at u = e_a less its mean: 16/225 = 0.0711 for ten classes.
 
-    d is then (C − 1)/r once and −1/r elsewhere, with r² = C (C − 1): d² takes two values that differ
-    by (C − 2)/(C − 1), and the variance of such a number is (C − 1)/C² of the squared difference.
+    d is then (C − 1)/r once and −1/r elsewhere, with r² = C (C − 1): d² takes two values that
+    differ by (C − 2)/(C − 1), and its variance is (C − 1)/C² of the squared difference.
     """
     expected = (classes - 2) ** 2 / (classes**2 * (classes - 1))
     uniform = np.full(classes, 1 / classes)
@@ -268,4 +268,4 @@ def test_gradient_and_hessian_of_the_quartic_form(classes):
             # Sums over C labels of products of a few numbers of the size of u.
             scale = float((1 + u.abs().max()) ** 4)
             assert_close(one_gradient, torch.func.grad(form)(u), 100 * EPS, scale)
-            assert_close(one_hessian, torch.func.hessian(form)(u), 100 * EPS, scale)
+            assert_close(one_hessian, torch.autograd.functional.hessian(form, u), 100 * EPS, scale)

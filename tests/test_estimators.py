@@ -216,7 +216,7 @@ def estimator(sizes=(3, 2)):
 
 
 def flat_estimate(estimate):
-    """By layer (2, units, columns) to (2, parameters): weights, then the bias in the last column."""
+    """By layer (2, units, columns) to (2, parameters), the bias being the last column."""
     parts = [
         part.reshape(2, -1)
         for value in estimate.values()

@@ -129,7 +129,7 @@ def test_lemma_3_1_with_explicit_tensors(case):
 
 
 def assert_moments_close(found, expected, case):
-    """Each to `ROUNDING` of the largest draw to its degree; a kurtosis divides by V² in addition."""
+    """To `ROUNDING` of the largest draw to the degree; a kurtosis divides by V² in addition."""
     _, first, second = case
     draw = np.max(first**2) + np.max(np.abs(second))
     for name, degree in DEGREES.items():
@@ -202,8 +202,8 @@ def exact_moments(outputs, first, second):
 def test_nearly_certain_labels_keep_their_digits(seed):
     """Logits spread over ±60: I and the variances are as small as 1e-50, and right to 12 digits.
 
-    The label of probability 1 − ε deviates by ε, known to eps: it adds eps² to terms of order ε, and
-    nothing when ε < eps, for then the mean over the labels is its own value.
+    The label of probability 1 − ε deviates by ε, known to eps: it adds eps² to terms of order ε,
+    and nothing when ε < eps, for then the mean over the labels is its own value.
     """
     outputs, first, second = random_case(3, units=1, scale=30.0, seed=seed)
     outputs = np.clip(outputs, -60, 60)

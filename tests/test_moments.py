@@ -28,8 +28,8 @@ from diagfim.errors import UserError
 from diagfim.families import Categorical
 from diagfim.moments import AVERAGED, POWERS, Population, Running, conditional
 
-# The derivatives agree with autograd to 1e-12 of the largest one; a draw is of degree 2 in them, and
-# a moment of degree p in the draws is wrong by 2p times as much, of the largest draw to the p.
+# The derivatives agree with autograd to 1e-12 of the largest one; a draw is of degree 2 in them,
+# and a moment of degree p in the draws is wrong by 2p times as much, of the largest draw to the p.
 TOLERANCE = 1e-12
 DEGREES = {"fisher": 1, "range_1": 1, "range_2": 1}  # the others are of degree 2
 
@@ -271,7 +271,7 @@ def test_torch_and_numpy_streams_agree():
 
 
 def test_no_inputs():
-    with pytest.raises(UserError, match="^inputs: none"):
+    with pytest.raises(UserError, match=r"^inputs: none"):
         Population(Categorical()).result()
 
 

@@ -13,9 +13,9 @@ from torch import nn
 from diagfim.derivatives.dense import ELEMENTWISE, derivatives
 from diagfim.errors import UserError
 
-# Of the largest entry of a parameter tensor. A derivative is a sum over the paths of the network, each
-# of fewer than 30 roundings: an error of at most 30 · 1.1e-16 = 3e-15 of the sum of their absolute
-# values, which may be 300 times the largest entry.
+# Of the largest entry of a parameter tensor. A derivative is a sum over the paths of the network,
+# each of fewer than 30 roundings: an error of at most 30 · 1.1e-16 = 3e-15 of the sum of their
+# absolute values, which may be 300 times the largest entry.
 TOLERANCE = 1e-12
 
 
@@ -142,8 +142,9 @@ def test_samples_do_not_mix():
 def test_float32_up_to_its_rounding():
     """The only inexact factor of ∂h/∂z = W φ'(z) in a net of two maps is φ' at a rounded z.
 
-    With u = 2⁻²⁴, a sum of k terms has an error of at most k u Σ|terms|, |φ''| ≤ 0.77 and |φ'''| ≤ 2
-    for tanh; autograd's φ' and φ'', and the product by W, are fewer than 16 roundings of numbers ≤ 1.
+    With u = 2⁻²⁴, a sum of k terms has an error of at most k u Σ|terms|, and |φ''| ≤ 0.77 and
+    |φ'''| ≤ 2 for tanh. Autograd's φ' and φ'', and the product by W, are fewer than 16 roundings of
+    numbers up to 1.
     """
     model, samples = chain(nn.Tanh, 2).float(), inputs(50).float()
     single, double = derivatives(model, samples), derivatives(model.double(), samples.double())

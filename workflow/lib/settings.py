@@ -11,12 +11,16 @@ from jsonschema.exceptions import ValidationError
 
 Settings = Mapping[str, Any]
 
+_OF_KEYS = ("additionalProperties", "required")
+
 
 def problems(config: Settings, schema_path: Path) -> list[str]:
     """Everything that is wrong with a configuration, a line each; empty when it is valid."""
     schema = yaml.safe_load(schema_path.read_text())
-    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: list(e.path))
-    found = [line for error in errors for line in _explain(error)]
+    errors: dict[str, ValidationError] = {}
+    for error in Draft202012Validator(schema).iter_errors(config):
+        errors.setdefault(f"{_dotted(error.path)} {error.validator in _OF_KEYS}", error)
+    found = [line for _, error in sorted(errors.items()) for line in _explain(error)]
     return found or list(_contradictions(config))
 
 

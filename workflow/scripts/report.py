@@ -6,7 +6,7 @@ from pathlib import Path
 
 from _job import commit, job
 
-from diagfim import __version__, arrays, comparison, report
+from diagfim import __version__, arrays, comparison, latex, report
 
 with job(snakemake):
     settings = snakemake.params.settings
@@ -30,7 +30,7 @@ with job(snakemake):
     versions = [f"Python {platform.python_version()}"] + [
         f"{name} {version(name)}" for name in ("torch", "numpy", "xarray", "snakemake")
     ]
-    report.render(
+    latex.render(
         Path(snakemake.input.template),
         source,
         version=f"diagfim {__version__}, revision {commit()}",
@@ -42,4 +42,4 @@ with job(snakemake):
         versions=[*versions, Path(snakemake.input.tex).read_text(encoding="utf-8").strip()],
         **{key: settings[key] for key in ("seed", "training", "fixed", "joint")},
     )
-    report.typeset(source, Path(snakemake.output.pdf), [Path(snakemake.params.figures)])
+    latex.typeset(source, Path(snakemake.output.pdf), [Path(snakemake.params.figures)])

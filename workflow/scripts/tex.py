@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _job import job
 
-from diagfim import report
+from diagfim import latex
 
 with job(snakemake):
-    Path(snakemake.output[0]).write_text(report.tex_version() + "\n", encoding="utf-8")
+    Path(snakemake.output[0]).write_text(latex.tex_version() + "\n", encoding="utf-8")

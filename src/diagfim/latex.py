@@ -1,0 +1,166 @@
+"""LaTeX: numbers and text as it prints them, templates filled, sources typeset."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from diagfim.errors import UserError
+
+TEX_HELP = (
+    "TeX: latexmk or pdflatex is not on the PATH; install TeX Live: 'apt-get install latexmk "
+    "texlive-latex-recommended texlive-fonts-recommended lmodern' on Debian, 'brew install --cask "
+    "mactex' on macOS, tug.org/texlive beside conda"
+)
+
+
+def tex_version() -> str:
+    """First line that pdflatex says of itself.
+
+    Raises
+    ------
+    UserError
+        If latexmk or pdflatex is missing.
+    """
+    if not (shutil.which("latexmk") and shutil.which("pdflatex")):
+        raise UserError(TEX_HELP)
+    run = subprocess.run(["pdflatex", "--version"], capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()[0]
+
+
+def render(template: Path, target: Path, **values: Any) -> None:
+    """Fill a LaTeX template; ``<< >>`` are values, ``<% %>`` statements.  Every value is escaped.
+
+    Raises
+    ------
+    jinja2.UndefinedError
+        If the template names a value that is not given.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: escape(value) if isinstance(value, str) else value,
+        autoescape=False,
+    )
+    environment.filters.update(sci=scientific, count=grouped, percent=percent)
+    text = environment.get_template(template.name).render(**values)
+    target.write_text(text, encoding="utf-8")
+
+
+class Tex(str):
+    """LaTeX source that is not to be escaped."""
+
+    __slots__ = ()
+
+
+_ESCAPES = {
+    "<=": r"\(\le\)",
+    "|z|": r"\(|z|\)",
+    "V1": r"\(V_1\)",
+    "V2": r"\(V_2\)",
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\(<\)",
+    ">": r"\(>\)",
+    "|": r"\textbar{}",
+}
+"""What LaTeX reads as something else, longer sequences first."""
+
+_SPECIAL = re.compile("|".join(map(re.escape, _ESCAPES)))
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX prints it; `Tex` passes."""
+    if isinstance(text, Tex):
+        return text
+    return _SPECIAL.sub(lambda found: _ESCAPES[found.group()], text)
+
+
+def scientific(value: float, digits: int = 1) -> Tex:
+    r"""A number with so many decimals, as a power of ten when it is far from one.
+
+    Examples
+    --------
+    >>> from diagfim.latex import scientific
+    >>> scientific(4.53e-5), scientific(0), scientific(12.34)
+    ('\\\\(4.5\\\\times 10^{-5}\\\\)', '\\\\(0\\\\)', '\\\\(12.3\\\\)')
+    """
+    value = float(value)
+    if value == 0:
+        return Tex(r"\(0\)")
+    if not np.isfinite(value):
+        return Tex("--")
+    if 0.01 <= abs(value) < 10_000:
+        decimals = digits if abs(value) >= 1 else digits + 1
+        return Tex(rf"\({value:.{decimals}f}\)")
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    return Tex(rf"\({mantissa}\times 10^{{{int(exponent)}}}\)")
+
+
+def grouped(value: int) -> Tex:
+    """A whole number with thin spaces between thousands."""
+    return Tex(f"{int(value):,}".replace(",", r"\,"))
+
+
+def percent(value: float, digits: int = 1) -> Tex:
+    """A fraction as a percentage."""
+    return Tex(rf"{100 * float(value):.{digits}f}\,\%")
+
+
+def typeset(source: Path, target: Path, inputs: Sequence[Path]) -> None:
+    """Run latexmk on a source in its folder and put the PDF at the target, whole or not at all.
+
+    Parameters
+    ----------
+    source : Path
+        The .tex file, in a folder of its own that also takes the auxiliary files.
+    target : Path
+        The PDF.
+    inputs : sequence of Path
+        Folders in which TeX looks for figures.
+
+    Raises
+    ------
+    UserError
+        If TeX is missing, or stops; with the first line of its complaint.
+    """
+    tex_version()
+    search = os.pathsep.join([*(str(folder.resolve()) for folder in inputs), ""])
+    run = subprocess.run(
+        ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-silent", source.name],
+        cwd=source.parent,
+        env={**os.environ, "TEXINPUTS": search, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    log = source.with_suffix(".log")
+    if run.returncode:
+        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+        first = next((line for line in lines if line.startswith("!")), "see its log")
+        raise UserError(f"{source}: LaTeX stopped ({first}); the whole log is {log}")
+    partial = target.with_name(target.name + ".partial")
+    shutil.copyfile(source.with_suffix(".pdf"), partial)
+    partial.replace(target)

@@ -1,0 +1,90 @@
+"""Mistakes in the configuration: a line each, naming the key and the remedy."""
+
+import copy
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "workflow" / "lib"))
+problems = importlib.import_module("settings").problems
+
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+GOOD = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+
+
+def merge(base, change):
+    for key, value in change.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = value
+    return base
+
+
+def lines_for(change):
+    return problems(merge(copy.deepcopy(GOOD), change), SCHEMA)
+
+
+def test_the_configurations_of_the_project_are_valid():
+    smoke = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    assert problems(GOOD, SCHEMA) == []
+    assert lines_for(smoke) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "remedy"),
+    [
+        ({"fixed": {"draws": [-5]}}, "fixed.draws[0] is -5", "at least 1"),
+        ({"fixed": {"draws": [0.5]}}, "fixed.draws[0] is 0.5", "integer"),
+        ({"fixed": {"draws": [10, 10]}}, "fixed.draws is [10, 10]", "without repeats"),
+        ({"fixed": {"recorded_draws": 7}}, "fixed.recorded_draws is 7", "one of fixed.draws"),
+        ({"fixed": {"repetitions": 1}}, "fixed.repetitions is 1", "at least 4"),
+        ({"trainnig": {}}, "unknown key 'trainnig'", "did you mean 'training'?"),
+        ({"training": {"epoch": 3}}, "unknown key 'training.epoch'", "did you mean 'epochs'?"),
+        ({"training": {"zzz": 3}}, "unknown key 'training.zzz'", "known keys: samples"),
+        ({"training": {"learning_rate": 0}}, "training.learning_rate is 0", "above 0"),
+        ({"training": {"optimiser": "lion"}}, "training.optimiser is 'lion'", "adam, sgd"),
+        ({"training": {"epochs": True}}, "training.epochs is True", "integer"),
+        ({"joint": {"epochs": [0, 21]}}, "joint.epochs holds 21", "training.epochs = 20"),
+        ({"replicates": "two"}, "replicates is 'two'", "integer"),
+        ({"seed": -1}, "seed is -1", "at least 0"),
+        ({"results": "../elsewhere"}, "results is '../elsewhere'", "matching"),
+        ({"results": "/tmp/x"}, "results is '/tmp/x'", "matching"),
+        ({"results": "a; rm -rf b"}, "results is 'a; rm -rf b'", "matching"),
+        ({"networks": {"a b": GOOD["networks"]["sigmoid"]}}, "networks", "change it"),
+        ({"networks": {"sigmoid": {"hidden": []}}}, "networks.sigmoid.hidden is []", "1 or more"),
+        ({"networks": {"sigmoid": {"dropout": 1}}}, "networks.sigmoid.dropout is 1", "below 1"),
+        ({"networks": {"sigmoid": {"dataset": "cifar"}}}, "networks.sigmoid.dataset", "mnist"),
+        ({"datasets": {"mnist": {"kind": "CIFAR"}}}, "datasets.mnist.kind is 'CIFAR'", "KMNIST"),
+        ({"figures": {"formats": ["png"]}}, "figures.formats is ['png']", "containing pdf"),
+        ({"figures": {"formats": ["pdf", "gif"]}}, "figures.formats[1] is 'gif'", "svg"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key_and_the_remedy(change, key, remedy):
+    (line,) = lines_for(change)
+    assert line.startswith("config: ")
+    assert "\n" not in line
+    assert key in line
+    assert remedy in line
+
+
+def test_a_missing_key_is_named():
+    config = copy.deepcopy(GOOD)
+    del config["training"]["epochs"]
+    assert problems(config, SCHEMA) == ["config: key 'training.epochs' is missing; add it"]
+
+
+def test_every_key_is_described():
+    def undescribed(schema, path):
+        for name, child in schema.get("properties", {}).items():
+            if "description" not in child:
+                yield f"{path}.{name}"
+            yield from undescribed(child, f"{path}.{name}")
+        if isinstance(schema.get("additionalProperties"), dict):
+            yield from undescribed(schema["additionalProperties"], f"{path}.*")
+
+    assert list(undescribed(yaml.safe_load(SCHEMA.read_text()), "")) == []

@@ -1,0 +1,209 @@
+"""The real DAG at toy size: it ends, it is whole, it reruns what it must and nothing else."""
+
+import shutil
+import sys
+
+import numpy as np
+import pypdf
+import pytest
+import xarray as xr
+from safetensors.numpy import load_file
+from toy import copy_project
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+EXPECTED = {
+    "networks/sigmoid/{}/" + name
+    for name in (
+        "history.nc",
+        "derivatives.nc",
+        "conditional-moments.nc",
+        "joint-moments.nc",
+        "fixed-estimates.nc",
+        "joint-estimates.nc",
+        "bounds.nc",
+        "comparison.nc",
+    )
+}
+
+
+def netcdf_files(project):
+    return sorted(project.results.rglob("*.nc"))
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_it_ends_with_every_file(finished):
+    names = {str(path.relative_to(finished.results)) for path in netcdf_files(finished)}
+    expected = {name.format(replicate) for name in EXPECTED for replicate in (0, 1)}
+    assert names == expected | {"data/mnist.nc", "summary.nc"}
+    for figure in ("training", "figure-2", "variance-against-draws"):
+        for suffix in ("pdf", "png"):
+            path = finished.results / "figures" / "sigmoid" / f"{figure}.{suffix}"
+            assert path.stat().st_size > 5000
+
+
+def test_nothing_is_to_be_done_twice(finished):
+    assert finished.planned() == {}
+
+
+def test_files_explain_themselves(finished):
+    for path in netcdf_files(finished):
+        with xr.open_datatree(path) as tree:
+            for key in ("title", "source", "config", "config_sha256", "Conventions"):
+                assert tree.attrs[key], (path, key)
+            for node in tree.subtree:
+                for name, variable in node.data_vars.items():
+                    assert variable.attrs["long_name"], (path, node.path, name)
+                    assert variable.attrs["units"], (path, node.path, name)
+
+
+def test_the_images_are_mnist(finished):
+    with xr.open_datatree(finished.results / "data" / "mnist.nc") as tree:
+        assert tree["train/images"].shape == (60000, 28, 28)
+        assert tree["test/labels"].shape == (10000,)
+        assert np.bincount(tree["train/labels"].values)[:2].tolist() == [5923, 6742]
+
+
+def test_arrays_have_the_shapes_of_the_parameters(finished):
+    replicate = finished.results / "networks" / "sigmoid" / "0"
+    weights = load_file(replicate / "checkpoints" / "epoch-2.safetensors")
+    leading = {
+        "conditional-moments.nc": (3, 2),
+        "bounds.nc": (3, 2),
+        "joint-moments.nc": (2,),
+        "fixed-estimates.nc": (3, 2, 2),
+        "joint-estimates.nc": (2, 2),
+    }
+    for file, shape in leading.items():
+        with xr.open_datatree(replicate / file) as tree:
+            assert set(tree["parameters"].children) == set(weights)
+            for name, weight in weights.items():
+                for variable in tree[f"parameters/{name}"].data_vars.values():
+                    assert variable.shape == (*shape, *weight.shape)
+                    assert variable.dtype == np.float64
+                    assert np.isfinite(variable).all()
+
+
+def test_the_results_are_right(finished):
+    with xr.open_datatree(finished.results / "summary.nc") as tree:
+        fixed = tree["sigmoid/fixed"].to_dataset()
+        joint = tree["sigmoid/joint"].to_dataset()
+        assert int(fixed["bounds_checked"].sum()) > 100_000
+        assert int(fixed["bounds_broken"].sum()) == 0
+        assert int(fixed["wrong_constants"].sum() + joint["wrong_constants"].sum()) == 0
+        # 4 layers, 3 epochs, 2 inputs, 2 replicates, 2 estimators: 96 layer means, |z| <= 5
+        assert float(np.abs(fixed["layer_z"]).max()) < 5
+        assert float(fixed["normal_largest"].max()) < 6
+        assert float(tree["sigmoid/history"]["accuracy"].isel(epoch=-1).min()) > 0.3
+        share = joint["input_share"]
+        assert bool(((share >= 0) & (share <= 1)).all())
+
+
+def test_the_report_holds_numbers_of_the_results(finished):
+    reader = pypdf.PdfReader(finished.results / "paper" / "report.pdf")
+    text = " ".join(page.extract_text() for page in reader.pages)
+    with xr.open_datatree(finished.results / "summary.nc") as tree:
+        accuracy = tree["sigmoid/history"]["accuracy"].isel(epoch=-1)
+        assert f"{100 * float(accuracy.mean()):.2f}" in text
+    assert "784–12–10–8–10" in text
+    assert "??" not in text
+    log = (finished.results / "paper" / "report.log").read_text(errors="replace")
+    assert "Overfull" not in log
+    assert "undefined" not in log
+
+
+def test_logs_and_benchmarks_exist_for_every_job(finished):
+    for rule in ("dataset", "train", "derivatives", "joint_estimates", "comparison", "figure"):
+        assert list((finished.results / "logs" / rule).glob("*.log")), rule
+        assert list((finished.results / "benchmarks" / rule).glob("*.tsv")), rule
+
+
+def test_editing_a_formula_reruns_exactly_what_rests_on_it(finished):
+    bounds = finished.root / "src" / "diagfim" / "bounds.py"
+    original = bounds.read_text()
+    edit(bounds, "return m, 2 * m", "return m, 3 * m")
+    planned = finished.planned()
+    bounds.write_text(original)
+    assert planned == {
+        "bounds": 2,
+        "comparison": 2,
+        "summary": 1,
+        "figure": 3,
+        "report": 1,
+    }
+    assert finished.planned() == {}
+
+
+def test_editing_a_comment_reruns_nothing(finished):
+    bounds = finished.root / "src" / "diagfim" / "bounds.py"
+    bounds.write_text("# a comment\n" + bounds.read_text())
+    assert finished.planned() == {}
+
+
+def test_one_core_gives_the_same_numbers(finished, tmp_path):
+    again = copy_project(tmp_path)
+    replicate = "results/tiny/networks/sigmoid/1"
+    run = again.snakemake(f"{replicate}/comparison.nc", "--cores", "1")
+    assert run.returncode == 0, run.stderr[-4000:]
+    made = sorted((again.root / replicate).rglob("*.*"))
+    assert len(made) == len(EXPECTED) + 3
+    for path in made:
+        other = finished.root / path.relative_to(again.root)
+        if path.suffix == ".nc":
+            with xr.open_datatree(path) as one, xr.open_datatree(other) as two:
+                assert one.identical(two), path
+        else:
+            assert path.read_bytes() == other.read_bytes()
+
+
+def test_a_corrupt_image_file_is_one_line_and_leaves_nothing(tmp_path):
+    project = copy_project(tmp_path)
+    name = "resources/MNIST/raw/t10k-labels-idx1-ubyte.gz"
+    data = (project.root / name).read_bytes()
+    (project.root / name).write_bytes(data[:3000])
+    run = project.snakemake("results/tiny/data/mnist.nc", "--cores", "1")
+    assert run.returncode != 0
+    lines = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(set(lines)) == 1
+    assert name in lines[0]
+    assert "git checkout" in lines[0]
+    assert "Traceback" not in run.stderr
+    assert not list(project.results.glob("data/*"))
+
+
+def test_missing_tex_is_one_line_before_any_long_work(tmp_path):
+    project = copy_project(tmp_path)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("bash", "sh", "git", "env"):
+        (programs / name).symlink_to(shutil.which(name))
+    path = f"{sys.prefix}/bin:{programs}"
+    run = project.snakemake("results/tiny/paper/tex-version.txt", "--cores", "1", path=path)
+    assert run.returncode != 0
+    lines = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(set(lines)) == 1
+    assert "apt-get install latexmk" in lines[0]
+    assert "Traceback" not in run.stderr
+    assert not list(project.results.glob("paper/*"))
+
+
+def test_a_bad_configuration_is_one_line_and_leaves_nothing(tmp_path):
+    project = copy_project(tmp_path)
+    edit(project.root / "tiny.yaml", "epochs: 2", "epochs: -2")
+    run = project.snakemake("--cores", "1")
+    assert run.returncode != 0
+    lines = [line for line in run.stderr.splitlines() if "config:" in line]
+    assert len(lines) == 1
+    assert "training.epochs is -2" in lines[0]
+    assert not project.results.exists()
+
+
+def test_the_full_study_plans(finished):
+    run = finished.snakemake("--dry-run", "--quiet", "--configfile", "config/config.yaml")
+    assert run.returncode == 0, run.stderr
+    assert "joint_estimates" in run.stdout

@@ -1,0 +1,77 @@
+"""The study at toy size, in a copy of the project."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+TINY = {
+    "results": "results/tiny",
+    "replicates": 2,
+    "networks": {"sigmoid": {"hidden": [12, 10, 8]}},
+    "training": {"samples": 3000, "epochs": 2, "batch_size": 50, "learning_rate": 0.01},
+    "fixed": {"inputs": 2, "draws": [20, 200], "recorded_draws": 200, "repetitions": 100},
+    "joint": {
+        "pool": 300,
+        "epochs": [0, 2],
+        "draws": [20, 100],
+        "recorded_draws": 100,
+        "repetitions": 30,
+        "batch_size": 128,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the tracked files, to be run and edited."""
+
+    root: Path
+
+    @property
+    def results(self) -> Path:
+        return self.root / TINY["results"]
+
+    def snakemake(self, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess:
+        """Run Snakemake with the tiny configuration; nothing is asserted of the result."""
+        scripts = str(Path(sys.executable).parent)
+        chosen = () if "--configfile" in arguments else ("--configfile", "tiny.yaml")
+        return subprocess.run(
+            ["snakemake", *arguments, *chosen],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": path or scripts + os.pathsep + os.environ["PATH"]},
+            check=False,
+        )
+
+    def planned(self) -> dict[str, int]:
+        """Jobs that a run would do now, by rule; empty when nothing is to be done."""
+        run = self.snakemake("--dry-run", "--quiet", "host", "reason")
+        assert run.returncode == 0, run.stdout + run.stderr
+        _, _, table = run.stdout.partition("Job stats:")
+        rows = [line.split() for line in table.partition("\n\n")[0].splitlines()]
+        counts = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+        return {rule: count for rule, count in counts.items() if rule not in ("total", "all")}
+
+
+def copy_project(target: Path) -> Project:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    (target / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return Project(target)
