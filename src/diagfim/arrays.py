@@ -60,6 +60,7 @@ LONG_NAMES = {
     "probabilities": "probability of each label under the network",
     "range_1": "largest deviation of a draw of the score-based estimator from its mean",
     "range_2": "largest deviation of a draw of the Hessian-based estimator from its mean",
+    "score_better": "share of the parameters for which the score-based estimator varies less",
     "second": "second derivatives of the outputs by the pre-activations",
     "second_squared": "squared norm of the second derivatives of the outputs by a parameter",
     "tensor_lambda_bound": "Theorem 5.2 bound on the largest tensor eigenvalue of M",

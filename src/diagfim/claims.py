@@ -161,7 +161,7 @@ def first_layer_scale(datasets: Datasets, draws: int) -> Claim:
     logs = xr.apply_ufunc(np.log, (first["exact_variance"] / draws) ** 0.5)
     typical = logs.median(["epoch", "input"])
     statistic = "; ".join(
-        f"ln s.t.d. of Î{j}: {_median_and_range(typical.sel(estimator=estimator), 3)}"
+        f"ln s.t.d. of Î{j}: {_median_and_range(typical.sel(estimator=estimator), 1)}"
         for j, estimator in ((1, "score"), (2, "hessian"))
     )
     return _by_replicate(
@@ -255,6 +255,14 @@ def _by_replicate(statement: str, statistic: str, holds: xr.DataArray) -> Claim:
     return Claim(statement, f"{statistic}; {count}", verdict)
 
 
-def _median_and_range(values: xr.DataArray, digits: int = 2) -> str:
-    middle, low, high = (float(one) for one in (values.median(), values.min(), values.max()))
-    return f"{middle:.{digits}g} ({low:.{digits}g} to {high:.{digits}g})"
+def _median_and_range(values: xr.DataArray, decimals: int | None = None) -> str:
+    """Median and extremes, to two digits or so many decimals."""
+    numbers = (float(one) for one in (values.median(), values.min(), values.max()))
+    middle, low, high = (_plain(number, decimals) for number in numbers)
+    return f"{middle} ({low} to {high})"
+
+
+def _plain(value: float, decimals: int | None) -> str:
+    if decimals is not None:
+        return f"{value:.{decimals}f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"

@@ -213,7 +213,8 @@ def compare_fixed(
         ``exact_variance``, ``bound_fisher`` and ``bound_variance`` (per draw), ``empirical_fisher``
         and ``empirical_variance`` (by N), ``layer_z`` (deviation of the layer's mean estimate in
         standard errors).  Counts over its parameters: the fields of `Agreement` for the means and
-        the variances, ``bounds_checked``, ``bounds_broken`` and ``tightest``.
+        the variances, ``bounds_checked``, ``bounds_broken`` and ``tightest``; ``score_better`` is
+        the share of the parameters that have a variance for which V1 < V2.
     """
     exact, empirical, norms = (one["layers"].to_dataset() for one in (moments, estimates, bounds))
     pairs = [_eigenvalues(bounds, kind) for kind in BOUNDS]
@@ -371,7 +372,10 @@ def _fixed_checks(
                     broken(value[where], limit[where]),
                     tightest(value[where], limit[where]),
                 )
+    moving = (exact[1] > 0) | (exact[2] > 0)
+    score_better = np.sum(moving & (exact[1] < exact[2]), axis=-1) / np.sum(moving, axis=-1)
     return checks.assign(
+        score_better=(keep, score_better),
         bounds_checked=(over, found[0].astype(np.int64)),
         bounds_broken=(over, found[1].astype(np.int64)),
         tightest=(over, found[2]),

@@ -14,6 +14,7 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INFORMATION = "#009E73"
 COLOURS = {"score": "#0072B2", "hessian": "#D55E00"}
@@ -52,6 +53,8 @@ def training(datasets: dict[str, xr.Dataset], draws: int) -> Figure:
             label = "training (dropout on)" if subset == "train" else "test"
             _band(left, history["loss"].sel(set=subset), colour, style, label)
         _band(right, 100 * (1 - history["accuracy"]), "#0072B2", "-", "test")
+        for axis in (left, right):
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         left.set(xlabel="epoch", ylabel="cross-entropy [nat]", yscale="log")
         right.set(xlabel="epoch", ylabel="test error [%]", yscale="log")
         right.yaxis.set_major_formatter("{x:g}")

@@ -70,6 +70,8 @@ class Tex(str):
 _ESCAPES = {
     "<=": r"\(\le\)",
     "|z|": r"\(|z|\)",
+    "Î1": r"\(\hat I_1\)",
+    "Î2": r"\(\hat I_2\)",
     "V1": r"\(V_1\)",
     "V2": r"\(V_2\)",
     "\\": r"\textbackslash{}",

@@ -23,6 +23,7 @@ def layer_table(fixed: xr.Dataset, draws: int) -> list[dict[str, Any]]:
         row: dict[str, Any] = {
             "layer": str(layer).removeprefix("dense"),
             "fisher": float(one["fisher"]),
+            "score_better": float(one["score_better"]),
         }
         for name in ("score", "hessian"):
             of = one.sel(estimator=name)
