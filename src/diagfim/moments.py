@@ -90,7 +90,7 @@ class Population:
     --------
     >>> import torch
     >>> from diagfim.derivatives.dense import derivatives
-    >>> from diagfim.families import Categorical, ConditionalMoments, Outcomes
+    >>> from diagfim.families import Categorical
     >>> from diagfim.moments import Population
     >>> model = torch.nn.Linear(3, 2).double()
     >>> population = Population(Categorical())
@@ -107,12 +107,15 @@ class Population:
         self._layers: dict[str, _PopulationLayer] = {}
 
     def update(self, derivatives: Derivatives) -> None:
-        """Add the inputs of one batch."""
+        """Add the inputs of one batch; an empty one adds nothing."""
+        n = derivatives.outputs.shape[0]
+        if n == 0:
+            return
         for layer in derivatives.layers:
             outcomes = self.family.outcomes(derivatives.outputs, layer.first, layer.second)
             state = self._layers.setdefault(layer.weight, _PopulationLayer())
             state.update(layer, outcomes, self.family.moments(outcomes), self.count)
-        self.count += derivatives.outputs.shape[0]
+        self.count += n
 
     def result(self) -> tuple[Labelled, Labelled]:
         """Moments over the inputs seen, each weighing the same.
@@ -204,11 +207,9 @@ class _PopulationLayer:
             central = fourth - 4 * third * mean + 6 * (variance + mean**2) * mean**2 - 3 * mean**4
             positive = variance > 0
             safe = xp.where(positive, variance, xp.ones_like(variance))
-            kurtosis = central / safe / safe - 3
-            # A kurtosis is never below the square of the skewness plus one.
-            found[f"excess_kurtosis_{j + 1}"] = xp.where(
-                positive & (kurtosis > -2), kurtosis, -2 * xp.ones_like(kurtosis)
-            )
+            # An excess kurtosis is never below −2, but rounding may take it there.
+            kurtosis = xp.clip(central / safe / safe - 3, -2.0)
+            found[f"excess_kurtosis_{j + 1}"] = xp.where(positive, kurtosis, xp.zeros_like(safe))
             found[f"range_{j + 1}"] = (
                 self.largest_draw[j][:, None] * self.largest_input[None, :] + mean
             )
