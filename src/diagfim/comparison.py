@@ -130,7 +130,7 @@ def family_limit(tests: int) -> float:
     --------
     >>> from diagfim.comparison import family_limit
     >>> round(family_limit(1), 6), round(family_limit(10**6), 2)
-    (5.0, 7.13)
+    (5.0, 7.21)
     """
     return float(stats.norm.isf(FAMILY_LEVEL / (2 * max(tests, 1))))
 

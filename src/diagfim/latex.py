@@ -107,7 +107,7 @@ def scientific(value: float, digits: int = 1) -> Tex:
     --------
     >>> from diagfim.latex import scientific
     >>> scientific(4.53e-5), scientific(0), scientific(12.34)
-    ('\\\\(4.5\\\\times 10^{-5}\\\\)', '\\\\(0\\\\)', '\\\\(12.3\\\\)')
+    ('\\(4.5\\times 10^{-5}\\)', '\\(0\\)', '\\(12.3\\)')
     """
     value = float(value)
     if value == 0:
