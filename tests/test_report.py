@@ -1,0 +1,51 @@
+"""The report's tables hold what the results hold."""
+
+import numpy as np
+import pytest
+from gathered import gathered
+
+from diagfim import report
+
+
+def test_layer_table_is_the_median_of_the_last_epoch():
+    fixed = gathered()["fixed"]
+    rows = report.layer_table(fixed, 5000)
+    assert [row["layer"] for row in rows] == ["1", "2", "3", "4"]
+    exact = fixed["exact_variance"].isel(epoch=-1, input=0).median("replicate")
+    for row, layer in zip(rows, fixed["layer"].values, strict=True):
+        value = float(exact.sel(layer=layer, estimator="score"))
+        assert row["score"]["std"] == pytest.approx(np.sqrt(value / 5000))
+        assert row["score"]["empirical"] == pytest.approx(row["score"]["std"])
+        assert row["score"]["theorem"] == pytest.approx(50)
+        assert row["score"]["true"] == pytest.approx(25)
+    assert rows[-1]["hessian"]["std"] == 0
+    assert np.isnan(rows[-1]["hessian"]["theorem"])
+
+
+def test_bound_table_counts_everything():
+    rows = report.bound_table(gathered()["fixed"])
+    assert len(rows) == 6
+    assert sum(row["checked"] for row in rows) == 6 * 10 * 3 * 4 * 9
+    assert all(row["broken"] == 0 and row["tightest"] == pytest.approx(0.9) for row in rows)
+
+
+def test_contents_of_a_network():
+    (one,) = report.contents({"sigmoid": gathered()}, {"fixed": 5000, "joint": 5000})
+    assert one["accuracy"]["mean"] == pytest.approx(0.975)
+    assert one["positions"] == [7, 8, 9]
+    assert len(one["agreement"]) == 4
+    assert {claim.verdict for claim in one["claims"]} == {"reproduced"}
+    assert [row["score"]["share"] for row in one["joint"]] == pytest.approx([0.25] * 4)
+
+
+def test_cost_table_adds_up_the_jobs_of_a_rule(tmp_path):
+    for rule, seconds in (("train", (10.0, 30.0)), ("figure", (2.0,))):
+        for number, second in enumerate(seconds):
+            path = tmp_path / rule / f"{number}.tsv"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"s\tmax_rss\n{second}\t{100 + number}\n")
+    (tmp_path / "figure" / "1.tsv").write_text("s\tmax_rss\n0.5\tNA\n")
+    rows = report.cost_table(tmp_path.glob("*/*.tsv"))
+    assert [row["rule"] for row in rows] == ["train", "figure"]
+    assert rows[0] == {"rule": "train", "jobs": 2, "seconds": 40, "longest": 30, "memory": 101}
+    assert rows[1]["seconds"] == 2.5
