@@ -54,7 +54,7 @@ def training(datasets: dict[str, xr.Dataset], draws: int) -> Figure:
             _band(left, history["loss"].sel(set=subset), colour, style, label)
         _band(right, 100 * (1 - history["accuracy"]), "#0072B2", "-", "test")
         for axis in (left, right):
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         left.set(xlabel="epoch", ylabel="cross-entropy [nat]", yscale="log")
         right.set(xlabel="epoch", ylabel="test error [%]", yscale="log")
         right.yaxis.set_major_formatter("{x:g}")
@@ -108,6 +108,9 @@ def variance_against_draws(datasets: dict[str, xr.Dataset], draws: int) -> Figur
                 for estimator in COLOURS:
                     _scaling(axis, one.sel(estimator=estimator), estimator)
                 axis.set(xscale="log", yscale="log")
+            # Where no label but the likeliest was drawn, the empirical variance is nearly nothing.
+            least = last["exact_variance"].where(last["exact_variance"] > 0).min()
+            row[0].set_ylim(bottom=float(least / last["draws"].max()) / 10)
             row[0].set_ylabel(f"variance [nat$^4$],\n{where}")
         for top, bottom, layer in zip(*axes, layers, strict=True):
             top.set_title(_layer_name(layer))
