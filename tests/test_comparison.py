@@ -8,7 +8,7 @@ import pytest
 from reference import EPS, assert_close, inputs
 from scipy import stats
 
-from diagfim import arrays, bounds, estimators, networks
+from diagfim import arrays, bounds, comparison, estimators, networks
 from diagfim.comparison import (
     BOUND_SLACK,
     BOUNDS,
@@ -319,6 +319,12 @@ def study(tmp_path_factory):
     }
 
 
+@pytest.fixture
+def lenient(monkeypatch):
+    """Laws of so few draws count as normal, for the rule to have something to judge."""
+    monkeypatch.setattr(comparison, "NORMAL_KURTOSIS", 0.01)
+
+
 def fixed_comparison(study):
     trees = (study[name] for name in ("moments", "estimates", "bounds"))
     return compare_fixed(*trees, FIXED_DRAWS[-1], FIXED_REPETITIONS)
@@ -353,7 +359,7 @@ def of_layer(tree, layer, quantity):
 
 
 @pytest.mark.parametrize("compare", [fixed_comparison, joint_comparison], ids=["fixed", "joint"])
-def test_nothing_is_wrong_with_a_true_study(study, compare):
+def test_nothing_is_wrong_with_a_true_study(study, compare, lenient):
     found = compare(study)
     assert found["layer"].values.tolist() == list(PARAMETERS)
     for layer, count in PARAMETERS.items():
@@ -458,6 +464,45 @@ def test_deviation_of_a_layer_in_standard_errors(study):
     assert_close(found, expected.transpose(*found.dims), 1e-9, 1.0)
 
 
+@pytest.mark.parametrize("case", ["fixed", "joint"])
+def test_families_of_means_from_every_parameter(study, case, lenient):
+    """Largest deviation, Bernstein's exponent and the nearly normal, one parameter at a time."""
+    estimates, moments, compare, _, count = FIXED_CASE if case == "fixed" else JOINT_CASE
+    found = compare(study).sel(statistic="mean")
+    estimates, moments = study[estimates], study[moments]
+    for layer, (j, name) in product(PARAMETERS, enumerate(estimators.ESTIMATORS, 1)):
+        variance = of_layer(moments, layer, f"variance_{j}")
+        if case == "joint":
+            variance = variance + of_layer(moments, layer, "input_variance")
+        mean = of_layer(estimates, layer, "mean").take(j - 1, axis=variance.ndim - 1)
+        deviation = np.abs(mean - of_layer(moments, layer, "fisher"))
+        random = variance > 0
+        error = np.sqrt(np.where(random, variance, 1) / count)
+        z = np.where(random, deviation / error, 0)
+        reach = of_layer(moments, layer, f"range_{j}") / count / error  # r / √(n V)
+        kurtosis = of_layer(moments, layer, f"excess_kurtosis_{j}") / count
+        normal = random & (np.abs(kurtosis) <= 0.01)
+        one = found.sel(layer=layer, estimator=name)
+        assert_close(one["largest"], z.max(-1), 1e-12)
+        assert_close(one["exponent"], (z**2 / 2 / (1 + z * reach / 3)).max(-1), 1e-12)
+        assert_close(one["normal_largest"], np.where(normal, z, 0).max(-1), 1e-12)
+        assert np.array_equal(one["normal_tests"], normal.sum(-1))
+        assert np.array_equal(one["tests"], random.sum(-1))
+
+
+def test_the_order_of_the_leading_dimensions_does_not_matter(study):
+    turned = {
+        name: tree.map_over_datasets(
+            lambda one: one.transpose("unit", "fan_in", ..., missing_dims="ignore")
+        )
+        for name, tree in study.items()
+    }
+    for compare in (fixed_comparison, joint_comparison):
+        found, expected = compare(turned), compare(study)
+        for name, value in expected.items():
+            assert np.array_equal(found[name].transpose(*value.dims), value, equal_nan=True), name
+
+
 # ---- planted faults
 
 FIXED_CASE = ("estimates", "moments", fixed_comparison, (1, 0), FIXED_DRAWS[-1] * FIXED_REPETITIONS)
@@ -472,7 +517,7 @@ JOINT_CASE = (
 
 @pytest.mark.parametrize("j", [0, 1], ids=estimators.ESTIMATORS)
 @pytest.mark.parametrize("case", [FIXED_CASE, JOINT_CASE], ids=["fixed", "joint"])
-def test_a_mean_ten_standard_errors_off_is_found(study, case, j):
+def test_a_mean_ten_standard_errors_off_is_found(study, case, j, lenient):
     """One parameter at one epoch and input: its cell is refused, and no other."""
     estimates, moments, compare, where, count = case
     copy, tree = planted(study, estimates)

@@ -58,7 +58,7 @@ FAULTS = {
         "cannot be unpacked",
     ),
     "corrupt": (
-        lambda path: path.write_bytes(path.read_bytes()[:20] + b"\xff" * 20),
+        lambda path: path.write_bytes(path.read_bytes()[:10] + b"\xff" * 50),
         "cannot be unpacked",
     ),
     "checksum": (
@@ -77,24 +77,47 @@ def test_a_spoilt_file_is_refused_in_one_line_that_names_it(archives, spoil, mes
     assert "\n" not in str(refusal.value)
 
 
-SHORT = CONTENT[FILES[2]][:-100]
-
 OTHER_FORMATS = {
     "nothing": b"",
     "text": b"no images at all",
     "short of pixels": CONTENT[FILES[2]][:-100],
     "unknown type": b"\0\0\x0a\x03" + CONTENT[FILES[2]][4:],
+    "floats": struct.pack(">HBB3I", 0, 13, 3, 2, 28, 28) + IMAGES[:2].astype(">f4").tobytes(),
+    "one image less than labels": idx(IMAGES[:1]),
 }
 
 
 @pytest.mark.parametrize("content", OTHER_FORMATS.values(), ids=OTHER_FORMATS.keys())
 def test_a_file_in_another_format_is_refused_in_one_line(archives, content):
     archives[2].write_bytes(gzip.compress(content))
-    with pytest.raises(UserError, match="^MNIST: torchvision cannot read") as refusal:
+    with pytest.raises(UserError, match=r"^MNIST: ") as refusal:
         read_images("MNIST", archives, {})
     assert "\n" not in str(refusal.value)
 
 
-def test_an_incomplete_set_of_files_is_refused(archives):
-    with pytest.raises(UserError, match="^MNIST: torchvision cannot read"):
+@pytest.fixture
+def downloads(monkeypatch):
+    """Calls of torchvision's download, which fails as without a network."""
+    import torchvision
+
+    calls = []
+
+    def fail(dataset):
+        calls.append(dataset)
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", fail)
+    return calls
+
+
+def test_an_incomplete_set_of_files_is_refused_without_a_download(archives, downloads):
+    with pytest.raises(UserError, match=r"^MNIST: torchvision cannot read"):
         read_images("MNIST", archives[:3], SHA256)
+    assert not downloads
+
+
+def test_a_failed_download_is_reported_in_one_line(downloads):
+    with pytest.raises(UserError, match=r"^MNIST: .*\(no network\)") as refusal:
+        read_images("MNIST", [], {})
+    assert "\n" not in str(refusal.value)
+    assert downloads

@@ -270,6 +270,26 @@ def test_torch_and_numpy_streams_agree():
             assert_close(theirs[name][quantity], value, 100 * EPS, scale)
 
 
+def test_an_empty_batch_adds_nothing():
+    model, samples = NETWORKS["sigmoid"], inputs(4)
+    found, expected = (streamed(model, samples, sizes)[0] for sizes in ([0, 2, 0, 2], [2, 2]))
+    for name, quantities in expected.items():
+        for quantity, value in quantities.items():
+            assert np.array_equal(found[name][quantity], value)
+
+
+def test_kurtosis_of_a_constant_is_zero_and_none_is_below_its_bound():
+    """One input: Î2 of the last layer has no noise. Nearly constant draws: rounding, above −2."""
+    parameters, _ = streamed(NETWORKS["sigmoid"], inputs(1), [1])
+    assert np.all(parameters["4.weight"]["excess_kurtosis_2"] == 0)
+    assert np.all(parameters["4.weight"]["excess_kurtosis_1"] != 0)
+    for seed in range(20):
+        s, a = 2**20 + np.random.default_rng(seed).integers(0, 8, size=(2, 40))
+        population = Population(Categorical())
+        population.update(two_label_factors(s, a))
+        assert population.result()[0]["w"]["excess_kurtosis_1"][0, 0] >= -2
+
+
 def test_no_inputs():
     with pytest.raises(UserError, match=r"^inputs: none"):
         Population(Categorical()).result()

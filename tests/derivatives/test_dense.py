@@ -179,6 +179,16 @@ class Residual(nn.Sequential):
         return values + super().forward(values)
 
 
+class Doubled(nn.Linear):
+    def forward(self, values):
+        return 2 * super().forward(values)
+
+
+class Cumulated(nn.Tanh):
+    def forward(self, values):
+        return super().forward(values).cumsum(-1)
+
+
 def tied(what):
     """Two affine maps that share a parameter tensor."""
     below, above = nn.Linear(3, 3), nn.Linear(3, 3)
@@ -207,6 +217,12 @@ REFUSED = {
     ),
     "own forward": (nn.Sequential(nn.Linear(3, 3), Residual(nn.Linear(3, 3))), "1: Residual"),
     "model with own forward": (Residual(nn.Linear(3, 3)), "model: Residual"),
+    "linear with own forward": (nn.Sequential(Doubled(3, 2)), "0: Doubled"),
+    "activation with own forward": (nn.Sequential(nn.Linear(3, 2), Cumulated()), "1: Cumulated"),
+    "weight norm": (
+        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))),
+        "0: ParametrizedLinear",
+    ),
     "activation first": (nn.Sequential(nn.Tanh(), nn.Linear(3, 2)), "0: Tanh"),
     "flatten after a linear": (nn.Sequential(nn.Linear(3, 2), nn.Flatten()), "1: Flatten"),
     "no linear": (nn.Sequential(nn.Flatten()), "model: no Linear"),
@@ -225,6 +241,11 @@ def test_refusal_names_the_module_in_one_line(model, culprit):
     with pytest.raises(UserError, match=f"^{re.escape(culprit)}") as refusal:
         derivatives(model.double().train(), inputs(2))
     assert "\n" not in str(refusal.value)
+
+
+def test_inputs_without_a_sample_axis():
+    with pytest.raises(UserError, match=r"^inputs: "):
+        derivatives(chain(nn.Tanh, 2), inputs(1)[0])
 
 
 def test_reference_is_not_linear():
