@@ -229,22 +229,25 @@ class Family:
 
 
 def family(dataset: xr.Dataset, statistic: str = "mean") -> Family:
-    """Pool the agreements of a gathered comparison; the probability is Bernstein's bound."""
+    """Pool the agreements of a gathered comparison; the probability is Bernstein's bound.
+
+    It is NaN where the inequality does not apply, as for variances, or where a value is NaN.
+    """
     one = dataset.sel(statistic=statistic)
     tests = int(one["tests"].sum())
     within = float((one["within_two"].fillna(0) * one["tests"]).sum()) / max(tests, 1)
-    exponent = float(one["exponent"].fillna(0).max())
+    exponent = float(one["exponent"].max(skipna=False))
     return Family(
         tests=tests,
         constants=int(one["constants"].sum()),
         wrong_constants=int(one["wrong_constants"].sum()),
-        largest=float(one["largest"].max()),
+        largest=float(one["largest"].max(skipna=False)),
         beyond=int(one["beyond"].sum()),
         within_two=within,
         probability=family_probability(tests, exponent),
         normal_tests=int(one["normal_tests"].sum()),
         normal_beyond=int(one["normal_beyond"].sum()),
-        normal_largest=float(one["normal_largest"].max()),
+        normal_largest=float(one["normal_largest"].max(skipna=False)),
     )
 
 

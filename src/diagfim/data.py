@@ -59,11 +59,17 @@ def read_images(
                 half: dataset(folder, train=half == "train", download=not archives)
                 for half in ("train", "test")
             }
-        except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        except (OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
             raise UserError(
                 f"{kind}: torchvision cannot read or download the files ({error}); set 'root' of "
                 "the data set to a folder that holds the four .gz files"
             ) from None
+    for half, found in halves.items():
+        if len(found.data) != len(found.targets):
+            raise UserError(
+                f"{kind}: the {half} set has {len(found.data)} images, but {len(found.targets)} "
+                "labels; take both files from one source"
+            )
     return {
         half: xr.Dataset(
             {

@@ -179,7 +179,8 @@ class _PopulationLayer:
                 within = _centred_squares(layer, moments.fisher)
                 self.spread = self.spread + within + shift * shift * (before * n / total)
             self.mean[quantity] = self.mean.get(quantity, 0.0) + shift * (n / total)
-        # Raw third and fourth moments serve standard errors only, which need no more digits.
+        # Raw moments: the kurtosis that they give is right where the law is far from normal, which
+        # is where a standard error needs it; where sd / mean < 1e-3 it loses its digits.
         sigma = outcomes.probabilities[:, :, None]
         cubes = [draw * draw * draw for draw in outcomes.draws]
         for power, values in (

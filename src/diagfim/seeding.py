@@ -1,10 +1,12 @@
 """Random streams that depend on what is drawn, never on when or where it is drawn."""
 
 import hashlib
+import operator
+from typing import SupportsIndex
 
 import numpy as np
 
-Key = str | int
+Key = str | SupportsIndex
 
 
 def stream(seed: int, *keys: Key) -> np.random.Generator:
@@ -17,7 +19,7 @@ def stream(seed: int, *keys: Key) -> np.random.Generator:
     ----------
     seed : int
         Root seed, non-negative.
-    *keys : str or int
+    *keys : str or int below 2³²
         Path of the stream, for example ``("mlp", 0, "labels", 5000)``.  Strings enter through their
         SHA-256, so that adding a network to a study moves no other network's draws.
 
@@ -42,6 +44,6 @@ def integer(seed: int, *keys: Key) -> int:
 
 
 def _word(key: Key) -> int:
-    if isinstance(key, int):
-        return key
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
+    if isinstance(key, str):
+        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
+    return operator.index(key)

@@ -52,7 +52,7 @@ def derivatives(model: nn.Module, inputs: Tensor) -> Derivatives:
         `Dropout` in eval mode and `Flatten`, or a single `Linear`.
     inputs : tensor, (n, ...)
         A batch, of the dtype and device of the model.  Whatever follows the first axis is
-        flattened where the model says so.
+        flattened.
 
     Returns
     -------
@@ -101,6 +101,10 @@ def _forward(
     chain: list[_Dense], inputs: Tensor
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
     """Inputs a of every affine map, φ' and φ'' at its result, and the outputs."""
+    if inputs.ndim < 2:
+        raise UserError(
+            f"inputs: shape {tuple(inputs.shape)} has no axis of samples; reshape to (n, features)"
+        )
     a = inputs.flatten(1)
     if a.shape[1] != chain[0].linear.in_features:
         raise UserError(
@@ -178,37 +182,49 @@ def _chain(model: nn.Module) -> list[_Dense]:
     chain: list[_Dense] = []
     seen: set[int] = set()
     for name, module in _leaves(model, ""):
-        if isinstance(module, nn.Linear):
-            if id(module.weight) in seen:
-                raise UserError(
-                    f"{name}weight: used twice in the network; the dense recursion needs every "
-                    "parameter to enter one affine map only"
-                )
-            seen.add(id(module.weight))
+        where = name.rstrip(".") or "model"
+        # Exact types: a subclass, or a parametrised layer, may compute something else.
+        kind = type(module)
+        if kind is nn.Linear:
+            assert isinstance(module, nn.Linear)
+            _refuse_shared(name, module, seen)
             chain.append(_Dense(name, module, ()))
-        elif isinstance(module, nn.Dropout):
-            if module.training and module.p > 0:
+        elif kind is nn.Dropout:
+            if module.training and module.p:
                 raise UserError(
-                    f"{name.rstrip('.')}: dropout in training mode makes the outputs random; "
+                    f"{where}: dropout in training mode makes the outputs random; "
                     "call model.eval() first"
                 )
-        elif isinstance(module, ELEMENTWISE) and chain:
+        elif kind in ELEMENTWISE and chain:
             last = chain[-1]
             chain[-1] = _Dense(last.name, last.linear, (*last.activations, module))
-        elif not (isinstance(module, nn.Flatten | nn.Identity) and not chain):
+        elif kind not in (nn.Flatten, nn.Identity) or chain:
             raise UserError(
-                f"{name.rstrip('.') or 'model'}: {type(module).__name__} is not supported here by "
-                "the dense recursion, which knows chains of Linear, Dropout, a leading Flatten and "
-                + ", ".join(kind.__name__ for kind in ELEMENTWISE)
+                f"{where}: {kind.__name__} is not supported here by the dense recursion, which "
+                "knows chains of Linear, Dropout, a leading Flatten and "
+                + ", ".join(known.__name__ for known in ELEMENTWISE)
             )
     if not chain:
         raise UserError("model: no Linear module found; the dense recursion needs at least one")
     return chain
 
 
+def _refuse_shared(name: str, linear: nn.Linear, seen: set[int]) -> None:
+    for which, parameter in linear.named_parameters(recurse=False):
+        if id(parameter) in seen:
+            raise UserError(
+                f"{name}{which}: used twice in the network; the dense recursion needs every "
+                "parameter to enter one affine map only"
+            )
+        seen.add(id(parameter))
+
+
 def _leaves(module: nn.Module, prefix: str) -> Iterable[tuple[str, nn.Module]]:
-    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        for name, child in module.named_children():
-            yield from _leaves(child, f"{prefix}{name}.")
+    """Modules of nested Sequentials in order of execution, with the prefix of their parameters."""
+    if type(module).forward is nn.Sequential.forward:
+        # named_children() would pass over a module that stands in the chain twice.
+        for name, child in module.named_modules(remove_duplicate=False):
+            if name and "." not in name:
+                yield from _leaves(child, f"{prefix}{name}.")
     else:
         yield prefix, module
