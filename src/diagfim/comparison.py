@@ -291,9 +291,7 @@ def compare_joint(
             "input_share": exact["input_variance"] / total,
             "empirical_fisher": empirical["layer_mean"],
             "empirical_variance": empirical["parameter_variance"],
-            "layer_z": (deviation / layer_error).where(
-                ~((deviation == 0) & (layer_error == 0)), 0.0
-            ),
+            "layer_z": (deviation / layer_error).where(layer_error > 0, 0.0),
         }
     )
     per_layer = [

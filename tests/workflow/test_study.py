@@ -204,6 +204,6 @@ def test_a_bad_configuration_is_one_line_and_leaves_nothing(tmp_path):
 
 
 def test_the_full_study_plans(finished):
-    run = finished.snakemake("--dry-run", "--quiet", "--configfile", "config/config.yaml")
+    run = finished.snakemake("--dry-run", "--configfile", "config/config.yaml")
     assert run.returncode == 0, run.stderr
     assert "joint_estimates" in run.stdout
