@@ -17,7 +17,7 @@ IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 help:
 	@echo "make reproduce  the whole study, up to results/paper/report.pdf"
-	@echo "make smoke      the same pipeline at toy size, in about a minute"
+	@echo "make smoke      the same pipeline at toy size, in under two minutes"
 	@echo "make test       all tests"
 	@echo "make lint       style, types and workflow lint only"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml"
