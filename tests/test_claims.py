@@ -125,6 +125,7 @@ def test_late_change_is_no_early_change():
     late = fixed["exact_variance"].isel(epoch=0, drop=True) * np.exp(0.1 * epoch + (epoch > 5))
     datasets["fixed"] = fixed.assign(exact_variance=late.transpose(*fixed["exact_variance"].dims))
     assert verdict(claims.early_dynamics, datasets) == "not reproduced"
+    assert verdict(claims.early_change, datasets) == "not reproduced"
 
 
 def test_a_family_pools_all_tests():

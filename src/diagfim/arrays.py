@@ -189,6 +189,11 @@ def write(
     partial.replace(path)
 
 
+def groups_of(node: xr.DataTree) -> dict[str, xr.Dataset]:
+    """Load the groups right below a node, by name."""
+    return {name: child.to_dataset().load() for name, child in node.children.items()}
+
+
 def read(path: str | os.PathLike[str]) -> xr.DataTree:
     """Open a file written by `write`, lazily.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from diagfim.comparison import FAMILY_LEVEL, family_limit, family_probability
+from diagfim.comparison import FAMILY_LEVEL, Agreement, family_limit, family_probability
 
 Datasets = dict[str, xr.Dataset]
 
@@ -127,32 +127,50 @@ def first_layer_tightness(datasets: Datasets, draws: int) -> Claim:
     ratio = (first["bound_variance"] / first["exact_variance"]).median(["epoch", "input"])
     paper = xr.DataArray([50.0, 10.0], coords={"estimator": ["score", "hessian"]})
     near = (ratio / paper < 10**0.5) & (ratio / paper > 10**-0.5)
-    statistic = "; ".join(
-        f"bound / V{j}: {_median_and_range(ratio.sel(estimator=estimator))}"
-        for j, estimator in ((1, "score"), (2, "hessian"))
-    )
     return _by_replicate(
         "In the first layer the bound is about 50 times V1 and 10 times V2 (to half a decade).",
-        statistic,
+        _of_both(ratio, "bound / V"),
         near,
     )
 
 
 def early_dynamics(datasets: Datasets, draws: int) -> Claim:
-    """The variances move more in the first epochs than in the rest of the training."""
-    exact = datasets["fixed"]["exact_variance"]
-    logs = xr.apply_ufunc(np.log, exact.where(exact > 0))
-    steps = np.abs(logs.diff("epoch")).mean(["layer", "estimator", "input"])
-    few = max(1, steps.sizes["epoch"] // 4)
-    ratio = steps.isel(epoch=slice(None, few)).mean("epoch") / steps.isel(
-        epoch=slice(few, None)
-    ).mean("epoch")
+    """The variances move more in the first epochs than in the rest of the training, per epoch."""
+    steps = _steps(datasets)
+    few = _first_quarter(steps)
+    early = steps.isel(epoch=slice(None, few)).mean("epoch")
+    ratio = early / steps.isel(epoch=slice(few, None)).mean("epoch")
     return _by_replicate(
-        "The variances move more in the first epochs than in the rest of the training.",
+        "The variances move more in the first epochs than in the rest of the training, per epoch.",
         f"mean step of ln V per epoch, first {few} epochs over the rest: "
         f"{_median_and_range(ratio)}",
         ratio > 1,
     )
+
+
+def early_change(datasets: Datasets, draws: int) -> Claim:
+    """Most of the change of the variances happens in the first epochs."""
+    steps = _steps(datasets)
+    few = _first_quarter(steps)
+    share = steps.isel(epoch=slice(None, few)).sum("epoch") / steps.sum("epoch")
+    return _by_replicate(
+        "Most of the change of the variances happens in the first epochs.",
+        f"share of the total variation of ln V in the first {few} of {steps.sizes['epoch']} "
+        f"epochs: {_median_and_range(share)}",
+        share > 0.5,
+    )
+
+
+def _steps(datasets: Datasets) -> xr.DataArray:
+    """Mean absolute change of ln V from epoch to epoch, over layers, estimators and inputs."""
+    exact = datasets["fixed"]["exact_variance"]
+    logs = xr.apply_ufunc(np.log, exact.where(exact > 0))
+    steps: xr.DataArray = np.abs(logs.diff("epoch"))
+    return steps.mean(["layer", "estimator", "input"])
+
+
+def _first_quarter(steps: xr.DataArray) -> int:
+    return max(1, steps.sizes["epoch"] // 4)
 
 
 def first_layer_scale(datasets: Datasets, draws: int) -> Claim:
@@ -160,13 +178,9 @@ def first_layer_scale(datasets: Datasets, draws: int) -> Claim:
     first = datasets["fixed"].isel(layer=0).sel(epoch=slice(1, None))
     logs = xr.apply_ufunc(np.log, (first["exact_variance"] / draws) ** 0.5)
     typical = logs.median(["epoch", "input"])
-    statistic = "; ".join(
-        f"ln s.t.d. of Î{j}: {_median_and_range(typical.sel(estimator=estimator), 1)}"
-        for j, estimator in ((1, "score"), (2, "hessian"))
-    )
     return _by_replicate(
         "In the first layer both standard deviations are near exp(-10) (to a decade).",
-        statistic,
+        _of_both(typical, "ln s.t.d. of Î", 1),
         np.abs(typical + 10) < np.log(10),
     )
 
@@ -193,25 +207,19 @@ CLAIMS: tuple[Callable[[Datasets, int], Claim], ...] = (
     first_layer_tightness,
     first_layer_scale,
     early_dynamics,
+    early_change,
     not_negligible,
 )
 """In the order of the report."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """All tests of one kind, over layers, epochs, inputs, replicates and both estimators."""
+class Family(Agreement):
+    """All tests of one kind, pooled over layers, epochs, inputs, replicates and both estimators."""
 
-    tests: int
-    constants: int
-    wrong_constants: int
-    largest: float
-    beyond: int
-    within_two: float
-    probability: float
-    normal_tests: int
-    normal_beyond: int
-    normal_largest: float
+    @property
+    def probability(self) -> float:
+        """Bernstein's bound on the probability of the largest deviation; NaN where unknown."""
+        return family_probability(self.tests, self.exponent)
 
     @property
     def normal_limit(self) -> float:
@@ -229,25 +237,24 @@ class Family:
 
 
 def family(dataset: xr.Dataset, statistic: str = "mean") -> Family:
-    """Pool the agreements of a gathered comparison; the probability is Bernstein's bound.
-
-    It is NaN where the inequality does not apply, as for variances, or where a value is NaN.
-    """
+    """Pool the agreements of a gathered comparison."""
     one = dataset.sel(statistic=statistic)
     tests = int(one["tests"].sum())
-    within = float((one["within_two"].fillna(0) * one["tests"]).sum()) / max(tests, 1)
-    exponent = float(one["exponent"].max(skipna=False))
+    # skipna=False: a value that is not a number must show, here as everywhere.
+    largest, exponent, normal_largest = (
+        float(one[name].max(skipna=False)) for name in ("largest", "exponent", "normal_largest")
+    )
     return Family(
         tests=tests,
         constants=int(one["constants"].sum()),
         wrong_constants=int(one["wrong_constants"].sum()),
-        largest=float(one["largest"].max(skipna=False)),
+        largest=largest,
         beyond=int(one["beyond"].sum()),
-        within_two=within,
-        probability=family_probability(tests, exponent),
+        within_two=float((one["within_two"].fillna(0) * one["tests"]).sum()) / max(tests, 1),
+        exponent=exponent,
         normal_tests=int(one["normal_tests"].sum()),
         normal_beyond=int(one["normal_beyond"].sum()),
-        normal_largest=float(one["normal_largest"].max(skipna=False)),
+        normal_largest=normal_largest,
     )
 
 
@@ -256,6 +263,14 @@ def _by_replicate(statement: str, statistic: str, holds: xr.DataArray) -> Claim:
     verdict = "reproduced" if every.all() else "in part" if holds.any() else "not reproduced"
     count = f"holds in {int(every.sum())} of {every.size} replicates"
     return Claim(statement, f"{statistic}; {count}", verdict)
+
+
+def _of_both(values: xr.DataArray, name: str, decimals: int | None = None) -> str:
+    """Median and extremes for each estimator, named 1 and 2."""
+    return "; ".join(
+        f"{name}{j}: {_median_and_range(values.sel(estimator=estimator), decimals)}"
+        for j, estimator in ((1, "score"), (2, "hessian"))
+    )
 
 
 def _median_and_range(values: xr.DataArray, decimals: int | None = None) -> str:

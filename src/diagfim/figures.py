@@ -160,10 +160,9 @@ def _band(
     style: str,
     label: str | None,
     width: float = 1.2,
-    along: str = "epoch",
 ) -> None:
     middle, low, high = _over_replicates(values)
-    x = middle[along].values
+    x = middle["epoch"].values
     axis.plot(x, middle, style, color=colour, label=label, linewidth=width)
     axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
 

@@ -123,6 +123,7 @@ def contents(
                         "where": where,
                         "what": statistic,
                         "normal_limit": pooled.normal_limit,
+                        "probability": pooled.probability,
                         **vars(pooled),
                     }
                     for kind, where in (("fixed", "one input"), ("joint", "test set"))

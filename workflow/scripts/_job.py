@@ -49,9 +49,9 @@ class Job:
 
 
 @contextmanager
-def job(snakemake, name=""):
+def job(snakemake):
     """Run the body of a script: log to its file, and report a UserError as one line."""
-    label = " ".join([snakemake.rule, *(str(value) for value in snakemake.wildcards), name]).strip()
+    label = " ".join([snakemake.rule, *(str(value) for value in snakemake.wildcards)])
     with open(snakemake.log[0], "w", encoding="utf-8") as log:
         tee = _Tee(log)
         try:

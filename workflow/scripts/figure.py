@@ -6,7 +6,6 @@ from diagfim import arrays, figures
 
 with job(snakemake):
     with arrays.read(snakemake.input[0]) as tree:
-        network = tree[snakemake.wildcards.network]
-        datasets = {name: node.to_dataset().load() for name, node in network.children.items()}
+        datasets = arrays.groups_of(tree[snakemake.wildcards.network])
     draw = figures.FIGURES[snakemake.wildcards.figure]
     figures.save(draw(datasets, snakemake.params.draws), snakemake.output)

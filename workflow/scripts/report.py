@@ -11,12 +11,7 @@ from diagfim import __version__, arrays, comparison, latex, report
 with job(snakemake):
     settings = snakemake.params.settings
     with arrays.read(snakemake.input.summary) as tree:
-        datasets = {
-            network: {
-                name: node.to_dataset().load() for name, node in tree[network].children.items()
-            }
-            for network in settings["networks"]
-        }
+        datasets = {name: arrays.groups_of(tree[name]) for name in settings["networks"]}
     draws = {kind: settings[kind]["recorded_draws"] for kind in ("fixed", "joint")}
     networks = [
         {
