@@ -255,7 +255,11 @@ def study(tmp_path_factory):
     for epoch, all_inputs in enumerate(fixed):
         of_inputs = []
         for k, one in enumerate(all_inputs.split()):
-            outcomes = [FAMILY.outcomes(one.outputs, la.first, la.second) for la in one.layers]
+            directions = FAMILY.directions(one.outputs)
+            outcomes = [
+                FAMILY.outcomes(one.outputs, layer.first, layer.second)
+                for layer in one.pull(directions, directions)
+            ]
             by_draws = {}
             for n in FIXED_DRAWS:
                 counts = estimators.label_counts(
@@ -277,7 +281,7 @@ def study(tmp_path_factory):
     joint, joint_estimates = [], []
     for epoch, model in enumerate(models):
         pool = storage.to_numpy(dense.derivatives(model, samples))
-        population = Population(FAMILY)
+        population = Population(FAMILY, tails=True)
         population.update(pool)
         joint.append(population.result())
         estimator = estimators.JointEstimator([pool], len(samples), FAMILY)

@@ -141,7 +141,11 @@ def test_labels_do_not_depend_on_the_chunks():
 
 def fixed(factors, counts, k=0):
     one = list(factors.split())[k]
-    outcomes = [FAMILY.outcomes(one.outputs, layer.first, layer.second) for layer in one.layers]
+    directions = FAMILY.directions(one.outputs)
+    outcomes = [
+        FAMILY.outcomes(one.outputs, layer.first, layer.second)
+        for layer in one.pull(directions, directions)
+    ]
     return at_fixed_input(one.layers, outcomes, counts)
 
 

@@ -1,6 +1,7 @@
 """The two single-draw estimators at every label and their exact moments (Lemma 3.1)."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,8 +48,23 @@ def random_case(classes, units=6, scale=2.0, seed=0):
     return scale * rng.normal(size=(4, classes)), *rng.normal(size=(2, 4, classes, units))
 
 
+def along(outputs, first, second):
+    """The same case along the family's directions: Σ_t c_t ∂h_t in the place of ∂h."""
+    directions = FAMILY.directions(outputs)
+    return outputs, directions @ first, directions @ second
+
+
+def outcomes_of(*case):
+    return FAMILY.outcomes(*along(*case))
+
+
+def of_labels(outcomes, found):
+    """Moments and tails together, as attributes."""
+    return SimpleNamespace(**vars(found), **vars(outcomes.tails()))
+
+
 def moments(*case):
-    return FAMILY.moments(FAMILY.outcomes(*case))
+    return of_labels(outcomes_of(*case), FAMILY.moments(*along(*case)))
 
 
 @pytest.fixture(params=[2, 3, 7])
@@ -78,7 +94,7 @@ def test_draws_are_the_derivatives_of_log_p(activation):
     with torch.no_grad():
         outputs = model(samples).numpy()
     first, second = by_autograd(model, samples)
-    outcomes = FAMILY.outcomes(outputs, first, second)
+    outcomes = outcomes_of(outputs, first, second)
     sigma, *definitions = single_draws(model, samples)
     assert_close(outcomes.probabilities, sigma, 10 * EPS)
     scale = np.max(first**2) + np.max(np.abs(second))
@@ -89,7 +105,7 @@ def test_draws_are_the_derivatives_of_log_p(activation):
 def test_both_estimators_are_unbiased(case):
     """Σ_c σ_c Î_j(c) = I, with I = ∂h_a ∂h_b I_ab from the explicit covariance of t."""
     outputs, first, second = case
-    outcomes = FAMILY.outcomes(outputs, first, second)
+    outcomes = outcomes_of(outputs, first, second)
     for n, sigma in enumerate(outcomes.probabilities):
         covariance, _, _ = label_tensors(sigma)
         fisher = np.einsum("ai,bi,ab->i", first[n], first[n], covariance)
@@ -100,7 +116,7 @@ def test_both_estimators_are_unbiased(case):
 
 
 def test_score_draws_are_never_negative_and_hessian_draws_may_be(case):
-    score, hessian = FAMILY.outcomes(*case).draws
+    score, hessian = outcomes_of(*case).draws
     assert np.all(score >= 0)
     assert np.any(hessian < 0)
 
@@ -142,9 +158,9 @@ def assert_moments_close(found, expected, case):
 
 
 def test_moments_by_enumeration_of_the_labels(case):
-    outcomes = FAMILY.outcomes(*case)
+    outcomes = outcomes_of(*case)
     expected = moments_of_draws(outcomes.probabilities, *outcomes.draws)
-    found = vars(FAMILY.moments(outcomes))
+    found = vars(moments(*case))
     assert set(DEGREES) == set(expected) == set(found)
     assert_moments_close(found, expected, case)
 
@@ -171,8 +187,8 @@ def test_two_labels_in_closed_form():
 def test_linear_coordinates_have_no_hessian_noise():
     """The last layer: ∂²h = 0, so Î2 is I at every label, without any rounding."""
     outputs, first, second = random_case(5)
-    outcomes = FAMILY.outcomes(outputs, first, 0 * second)
-    found = FAMILY.moments(outcomes)
+    outcomes = outcomes_of(outputs, first, 0 * second)
+    found = moments(outputs, first, 0 * second)
     for name in ("variance_2", "covariance_12", "excess_kurtosis_2", "range_2"):
         assert np.all(getattr(found, name) == 0), name
     assert np.all(outcomes.draws[1] == found.fisher[:, None])

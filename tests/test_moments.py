@@ -168,7 +168,7 @@ def test_fisher_is_the_curvature_of_the_kl_divergence():
 
 def streamed(model, samples, sizes, order=None, as_numpy=True):
     """Parameters and layers of a `Population` fed with batches of the given sizes."""
-    population = Population(Categorical())
+    population = Population(Categorical(), tails=True)
     samples = samples if order is None else samples[order]
     for batch in samples.split(sizes):
         found = derivatives(model, batch)
@@ -285,14 +285,14 @@ def test_kurtosis_of_a_constant_is_zero_and_none_is_below_its_bound():
     assert np.all(parameters["4.weight"]["excess_kurtosis_1"] != 0)
     for seed in range(20):
         s, a = 2**20 + np.random.default_rng(seed).integers(0, 8, size=(2, 40))
-        population = Population(Categorical())
+        population = Population(Categorical(), tails=True)
         population.update(two_label_factors(s, a))
         assert population.result()[0]["w"]["excess_kurtosis_1"][0, 0] >= -2
 
 
 def test_no_inputs():
     with pytest.raises(UserError, match=r"^inputs: none"):
-        Population(Categorical()).result()
+        Population(Categorical(), tails=True).result()
 
 
 # Two labels, h = 0 and ∂h = (s, −s): I = s² a² for an input a. With s and a integers below 2²⁶ the
@@ -319,7 +319,7 @@ def test_input_variance_of_an_almost_constant_information(which):
     s, a = 2**20 + rng.integers(0, 8, size=(2, 40))
     s = s if which != "right" else np.full(40, 2**20)
     a = a if which != "left" else np.full(40, 2**20)
-    population = Population(Categorical())
+    population = Population(Categorical(), tails=True)
     population.update(two_label_factors(s, a))
     _, expected = exact_variance(s, a)
     # Sums of 40 products of deviations, which are exact but for the rounding of their mean.
@@ -330,7 +330,7 @@ def test_input_variance_of_an_almost_constant_information_in_batches():
     """Between batches, means known to a few eps I are subtracted: 8 eps I / sd, relatively."""
     rng = np.random.default_rng(6)
     s, a = 2**20 + rng.integers(0, 8, size=(2, 40))
-    population = Population(Categorical())
+    population = Population(Categorical(), tails=True)
     for k in range(0, 40, 4):
         population.update(two_label_factors(s[k : k + 4], a[k : k + 4]))
     mean, expected = exact_variance(s, a)
@@ -341,7 +341,7 @@ def test_input_variance_of_an_almost_constant_information_in_batches():
 
 
 def test_input_variance_of_a_constant_information_is_zero():
-    population = Population(Categorical())
+    population = Population(Categorical(), tails=True)
     for _ in range(3):
         population.update(two_label_factors(np.full(7, 3.0), np.full(7, 5.0)))
     found = population.result()[0]["w"]
@@ -351,7 +351,7 @@ def test_input_variance_of_a_constant_information_is_zero():
 def test_input_variance_of_opposite_factors_is_rounding_and_never_negative():
     """I = s² a² is constant while its factors are not: what remains is eps of their variance."""
     a = np.random.default_rng(7).uniform(0.5, 2, size=200)
-    population = Population(Categorical())
+    population = Population(Categorical(), tails=True)
     population.update(two_label_factors(1 / a, a))
     found = population.result()[0]["w"]["input_variance"][0, 0]
     limit = 200 * EPS * np.mean(a**-2.0) ** 2 * np.var(a**2)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diagfim.derivatives.factored import AffineFactors, Derivatives
+from diagfim.derivatives.factored import AffineFactors, Derivatives, split
 from diagfim.errors import UserError
 from diagfim.families import Categorical, Outcomes
 from diagfim.moments import Running
@@ -183,7 +183,8 @@ class JointEstimator:
                     layer.weight: _PoolFactors.empty(layer, pool) for layer in batch.layers
                 }
             self.probabilities[rows] = family.probabilities(batch.outputs)
-            for layer in batch.layers:
+            directions = family.directions(batch.outputs)
+            for layer in batch.pull(directions, directions):
                 outcomes = family.outcomes(batch.outputs, layer.first, layer.second)
                 factors = self._layers[layer.weight]
                 for stored, draw in zip(factors.draws, outcomes.draws, strict=True):
@@ -199,7 +200,7 @@ class JointEstimator:
         -------
         dict of str to array
             By weight name, (2, units, columns) in the order of `ESTIMATORS`, the bias as the last
-            column; `AffineFactors.split` cuts it.
+            column; `factored.split` cuts it.
         """
         classes = self.probabilities.shape[1]
         pairs, multiplicity = np.unique(
@@ -227,7 +228,7 @@ class JointEstimator:
         for weight, pool in self._layers.items():
             moments = {"mean": full[weight].mean, "variance": full[weight].variance}
             for quantity, value in moments.items():
-                for name, part in pool.layer.split(value).items():
+                for name, part in split(pool.layer.parameters, value).items():
                     parameters.setdefault(name, {})[quantity] = part
             layers[weight] = {
                 "layer_mean": average[weight].mean,

@@ -1,15 +1,19 @@
 """Exact Fisher information and estimator variances per parameter: at given inputs, and over many.
 
 `conditional` keeps the samples apart; `Population` averages over a stream of batches and adds the
-variance over the inputs, which Theorem 4.7 needs.  Both start from factored derivatives.
+variance over the inputs, which Theorem 4.7 needs; `PopulationTails` follows how far single draws
+reach.  All start from factored derivatives.
 """
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from diagfim.derivatives.factored import AffineFactors, Array, Derivatives
+from diagfim.derivatives.factored import AffineFactors, Array, Derivatives, Linearised, split
 from diagfim.errors import UserError
-from diagfim.families import Categorical, ConditionalMoments, Outcomes
+from diagfim.families import Categorical, Family, Outcomes
 
 POWERS = {
     "fisher": 2,
@@ -25,6 +29,13 @@ POWERS = {
 
 AVERAGED = ("fisher", "variance_1", "variance_2", "covariance_12")
 """The conditional moments whose average over parameters or inputs means something."""
+
+QUANTITIES = ("fisher", "input_variance", "variance_1", "variance_2", "covariance_12")
+"""What `Population` finds of every parameter; the last three are per draw of y."""
+
+State = TypeVar("State")
+Parts = dict[str, dict[int, State]]
+"""What is kept by parameter, then by the start of each of its blocks."""
 
 Labelled = dict[str, dict[str, Array]]
 """Values by parameter name, then by quantity."""
@@ -52,13 +63,15 @@ def conditional(derivatives: Derivatives, family: Categorical) -> tuple[Labelled
     """
     parameters: Labelled = {}
     layers: Labelled = {}
-    for layer in derivatives.layers:
-        outcomes = family.outcomes(derivatives.outputs, layer.first, layer.second)
-        moments = family.moments(outcomes)
-        xp = array_namespace(moments.fisher)
+    directions = family.directions(derivatives.outputs)
+    for layer in derivatives.pull(directions, directions):
+        along = derivatives.outputs, layer.first, layer.second
+        outcomes = family.outcomes(*along)
+        lefts = vars(family.moments(*along)) | vars(outcomes.tails())
+        xp = array_namespace(outcomes.fisher)
         means = layers[layer.weight] = {}
         for quantity, power in POWERS.items():
-            left = getattr(moments, quantity)
+            left = lefts[quantity]
             for name, value in layer.expand(left, power).items():
                 parameters.setdefault(name, {})[quantity] = value
             if quantity in AVERAGED:
@@ -77,44 +90,54 @@ def conditional(derivatives: Derivatives, family: Categorical) -> tuple[Labelled
 class Population:
     """Streamed moments over inputs: means of I, V1, V2 and C12, and the variance of I.
 
-    Batches are merged by their means and centred second moments (Chan et al. 1983), so the result
-    does not depend on the batch size beyond rounding; memory is a few arrays of the size of the
-    parameters.
+    Everything is a sum of float64 arrays in the size of the parameters, centred at the first batch,
+    so that neither the batches nor their order matter beyond rounding and memory does not grow.
 
     Parameters
     ----------
-    family : Categorical
+    family : Family
         Output distribution.
+    tails : bool
+        Whether to follow the tails of single draws as well; categorical families only, and about as
+        costly again.
 
     Examples
     --------
     >>> import torch
-    >>> from diagfim.derivatives.dense import derivatives
+    >>> from diagfim.derivatives.dense import Chain
     >>> from diagfim.families import Categorical
     >>> from diagfim.moments import Population
     >>> model = torch.nn.Linear(3, 2).double()
     >>> population = Population(Categorical())
-    >>> for batch in torch.ones(4, 3, dtype=torch.float64).split(2):
-    ...     population.update(derivatives(model, batch))
+    >>> for batch in torch.rand(4, 3, dtype=torch.float64).split(2):
+    ...     population.update(Chain(model).at(batch))
     >>> parameters, layers = population.result()
     >>> parameters["weight"]["fisher"].shape, parameters["bias"]["input_variance"].shape
     (torch.Size([2, 3]), torch.Size([2]))
     """
 
-    def __init__(self, family: Categorical) -> None:
+    def __init__(self, family: Family, tails: bool = False) -> None:
         self.family = family
         self.count = 0
-        self._layers: dict[str, _PopulationLayer] = {}
+        self._sums: Parts[BlockSums] = {}
+        self._tails: Parts[BlockTails] = {}
+        self._wants_tails = tails
 
-    def update(self, derivatives: Derivatives) -> None:
+    def update(self, at: Linearised) -> None:
         """Add the inputs of one batch; an empty one adds nothing."""
-        n = derivatives.outputs.shape[0]
+        n = at.outputs.shape[0]
         if n == 0:
             return
-        for layer in derivatives.layers:
-            outcomes = self.family.outcomes(derivatives.outputs, layer.first, layer.second)
-            state = self._layers.setdefault(layer.weight, _PopulationLayer())
-            state.update(layer, outcomes, self.family.moments(outcomes), self.count)
+        directions = self.family.directions(at.outputs)
+        for block in at.pull(directions, directions):
+            along = at.outputs, block.first, block.second
+            moments = self.family.moments(*along)
+            further = [moments.variance_1, moments.variance_2, moments.covariance_12]
+            sums = part(self._sums, block, BlockSums)
+            sums.update(block, moments.fisher, further)
+            if self._wants_tails:
+                assert isinstance(self.family, Categorical)
+                part(self._tails, block, BlockTails).update(block, self.family.outcomes(*along))
         self.count += n
 
     def result(self) -> tuple[Labelled, Labelled]:
@@ -123,10 +146,11 @@ class Population:
         Returns
         -------
         parameters : dict of str to dict of str to array
-            By parameter, in its shape: ``fisher``, ``variance_1``, ``variance_2``,
-            ``covariance_12`` (means over inputs, per draw of y) and ``input_variance`` (divided by
-            the number of inputs); ``excess_kurtosis_1``, ``excess_kurtosis_2``, ``range_1`` and
-            ``range_2`` of the estimates from one draw of (x, y), the ranges as upper bounds.
+            By parameter: ``fisher``, ``variance_1``, ``variance_2``, ``covariance_12`` (means over
+            inputs, per draw of y) and ``input_variance`` (divided by the number of inputs); weights
+            as (units, fan_in), biases as (units,), other parameters flat as (entries, 1).  With
+            tails, ``excess_kurtosis_1``, ``excess_kurtosis_2``, ``range_1`` and ``range_2`` of the
+            estimates from one draw of (x, y), the ranges as upper bounds.
         layers : dict of str to dict of str to array
             By weight name: averages of the first five over the parameters of the layer, ().
 
@@ -139,48 +163,105 @@ class Population:
             raise UserError("inputs: none were given; pass at least one input")
         parameters: Labelled = {}
         layers: Labelled = {}
-        for weight, state in self._layers.items():
-            full = state.result(self.count)
-            for quantity, value in full.items():
-                for name, part in state.layer.split(value).items():
-                    parameters.setdefault(name, {})[quantity] = part
-            layers[weight] = {
-                quantity: full[quantity].mean() for quantity in (*AVERAGED, "input_variance")
+        for weight, parts in self._sums.items():
+            found = {
+                start: dict(zip(QUANTITIES, sums.result(), strict=True))
+                for start, sums in parts.items()
             }
+            for start, tails in self._tails.get(weight, {}).items():
+                found[start] |= tails.result(found[start])
+            full = join(found)
+            layers[weight] = {quantity: full[quantity].mean() for quantity in QUANTITIES}
+            for quantity, value in full.items():
+                for name, values in split(parts[0].parameters, value).items():
+                    parameters.setdefault(name, {})[quantity] = values
         return parameters, layers
 
 
-class _PopulationLayer:
-    """The running moments of one layer; every array is (units, columns of the inputs)."""
+class BlockSums:
+    """Sums over inputs for one block: of left_i b_j, of its square, and of further lefts by b_j².
 
-    layer: AffineFactors
+    Here b = a², the squared inputs of the affine map.  With λ = l − l₀ and β = b − b₀ about the
+    means of the first batch, l b − l₀ b₀ = λ b + l₀ β: sums of it and of its square need products of
+    λ and λ² with b, b β and b² only, all small when l b hardly varies, so that nothing cancels.
+    """
 
     def __init__(self) -> None:
-        self.mean: dict[str, Array] = {}
-        self.spread: Array = 0.0
-        self.powers: dict[int, Array] = {}
-        self.largest_input: Array = 0.0
-        self.largest_draw: list[Array] = [0.0, 0.0]
+        self.count = 0
 
-    def update(
-        self, layer: AffineFactors, outcomes: Outcomes, moments: ConditionalMoments, before: int
-    ) -> None:
-        xp = array_namespace(moments.fisher)
-        n = moments.fisher.shape[0]
-        total = before + n
-        self.layer = layer
-        sums = {"fisher": layer.total(moments.fisher, 2)}
-        fourth = ("variance_1", "variance_2", "covariance_12")
-        lefts = xp.stack([getattr(moments, quantity) for quantity in fourth])
-        sums |= dict(zip(fourth, layer.total(lefts, 4), strict=True))
-        for quantity, value in sums.items():
-            shift = value / n - self.mean.get(quantity, 0.0)
-            if quantity == "fisher":
-                within = _centred_squares(layer, moments.fisher)
-                self.spread = self.spread + within + shift * shift * (before * n / total)
-            self.mean[quantity] = self.mean.get(quantity, 0.0) + shift * (n / total)
-        # Raw moments: the kurtosis that they give is right where the law is far from normal, which
-        # is where a standard error needs it; where sd / mean < 1e-3 it loses its digits.
+    def _start(self, block: AffineFactors, left: Array, further: Sequence[Array]) -> None:
+        xp = array_namespace(left)
+        b = block.powers(2)
+        self.parameters = block.parameters
+        self._left = xp.mean(left, axis=0)
+        self._b = xp.mean(b, axis=0)
+        zeros = {"dtype": xp.float64, "device": left.device}
+        units, columns = left.shape[1], b.shape[1]
+        self._by_square = xp.zeros(((1 + len(further)) * units, columns), **zeros)
+        self._by_b = xp.zeros((units, 2 * columns), **zeros)
+        self._beta = xp.zeros((2, columns), **zeros)
+
+    def update(self, block: AffineFactors, left: Array, further: Sequence[Array] = ()) -> None:
+        """Add the inputs of one batch.
+
+        Parameters
+        ----------
+        block : AffineFactors
+        left : array, (n, units)
+            The left factor whose mean and variance over the inputs are wanted.
+        further : sequence of array, (n, units)
+            Left factors that go with b² and whose means are wanted; as many in every batch.
+        """
+        if self.count == 0:
+            self._start(block, left, further)
+        xp = array_namespace(left)
+        b = block.powers(2)
+        lam, beta = left - self._left, b - self._b
+        lefts = xp.concat([lam * lam, *further], axis=1)
+        self._by_square += xp.matmul(xp.matrix_transpose(lefts), b * b)
+        self._by_b += xp.matmul(xp.matrix_transpose(lam), xp.concat([b, b * beta], axis=1))
+        self._beta[0] += xp.sum(beta, axis=0)
+        self._beta[1] += xp.sum(beta * beta, axis=0)
+        self.count += left.shape[0]
+
+    def result(self) -> list[Array]:
+        """Mean and variance over inputs of l b, then the means of the further lefts by b²."""
+        xp = array_namespace(self._left)
+        left = xp.astype(self._left, xp.float64)[:, None]
+        b = xp.astype(self._b, xp.float64)[None, :]
+        units, columns = self._by_b.shape[0], self._beta.shape[1]
+        of_lam, of_lam_beta = self._by_b[:, :columns], self._by_b[:, columns:]
+        shift = (of_lam + left * self._beta[0]) / self.count
+        squares = (
+            self._by_square[:units] + 2 * left * of_lam_beta + left**2 * self._beta[1]
+        ) / self.count
+        variance = squares - shift**2
+        return [
+            left * b + shift,
+            xp.where(variance > 0, variance, xp.zeros_like(variance)),
+            *(
+                self._by_square[start : start + units] / self.count
+                for start in range(units, self._by_square.shape[0], units)
+            ),
+        ]
+
+
+class BlockTails:
+    """Raw third and fourth moments and largest draws over inputs and labels, for one block.
+
+    The kurtosis that raw moments give is right where the law is far from normal, which is where a
+    standard error needs it; where sd / mean < 1e-3 it loses its digits.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._powers: dict[int, Array] = {3: 0.0, 4: 0.0}
+        self._largest_input: Array = 0.0
+        self._largest_draw: list[Array] = [0.0, 0.0]
+
+    def update(self, block: AffineFactors, outcomes: Outcomes) -> None:
+        """Add the inputs of one batch."""
+        xp = array_namespace(outcomes.fisher)
         sigma = outcomes.probabilities[:, :, None]
         cubes = [draw * draw * draw for draw in outcomes.draws]
         for power, values in (
@@ -188,23 +269,23 @@ class _PopulationLayer:
             (4, [cube * draw for cube, draw in zip(cubes, outcomes.draws, strict=True)]),
         ):
             lefts = xp.stack([xp.sum(sigma * value, axis=1) for value in values])
-            self.powers[power] = self.powers.get(power, 0.0) + layer.total(lefts, 2 * power)
+            self._powers[power] = self._powers[power] + block.total(lefts, 2 * power)
+        first = self.count == 0
         for j, draw in enumerate(outcomes.draws):
             largest = xp.max(xp.max(xp.abs(draw), axis=1), axis=0)
-            self.largest_draw[j] = (
-                largest if before == 0 else xp.maximum(self.largest_draw[j], largest)
-            )
-        squares = xp.max(layer.powers(2), axis=0)
-        self.largest_input = squares if before == 0 else xp.maximum(self.largest_input, squares)
+            self._largest_draw[j] = largest if first else xp.maximum(self._largest_draw[j], largest)
+        squares = xp.max(block.powers(2), axis=0)
+        self._largest_input = squares if first else xp.maximum(self._largest_input, squares)
+        self.count += outcomes.fisher.shape[0]
 
-    def result(self, count: int) -> dict[str, Array]:
-        input_variance = self.spread / count
-        found = {**self.mean, "input_variance": input_variance}
-        mean = self.mean["fisher"]
+    def result(self, moments: dict[str, Array]) -> dict[str, Array]:
+        """Kurtoses and bounds on the ranges, given the result of `BlockSums` by `QUANTITIES`."""
+        found = {}
+        mean = moments["fisher"]
         xp = array_namespace(mean)
         for j in (0, 1):
-            variance = input_variance + self.mean[f"variance_{j + 1}"]
-            third, fourth = (self.powers[power][j] / count for power in (3, 4))
+            variance = moments["input_variance"] + moments[f"variance_{j + 1}"]
+            third, fourth = (self._powers[power][j] / self.count for power in (3, 4))
             central = fourth - 4 * third * mean + 6 * (variance + mean**2) * mean**2 - 3 * mean**4
             positive = variance > 0
             safe = xp.where(positive, variance, xp.ones_like(variance))
@@ -212,39 +293,28 @@ class _PopulationLayer:
             kurtosis = xp.clip(central / safe / safe - 3, -2.0)
             found[f"excess_kurtosis_{j + 1}"] = xp.where(positive, kurtosis, xp.zeros_like(safe))
             found[f"range_{j + 1}"] = (
-                self.largest_draw[j][:, None] * self.largest_input[None, :] + mean
+                self._largest_draw[j][:, None] * self._largest_input[None, :] + mean
             )
         return found
 
 
-def _centred_squares(layer: AffineFactors, left: Array) -> Array:
-    """Σ_n (l_ni b_nj − mean)² for l the left factor and b the squared inputs, without cancellation.
+def part(parts: Parts[State], block: AffineFactors, create: Callable[[], State]) -> State:
+    """The state kept for a block of a parameter, created when the block first comes."""
+    of_parameter = parts.setdefault(block.weight, {})
+    if block.start not in of_parameter:
+        of_parameter[block.start] = create()
+    return of_parameter[block.start]
 
-    With l = l̄ + λ and b = b̄ + β, l b − l̄ b̄ = l̄ β + λ b̄ + λ β, whose square has six terms: sums of
-    products of λ, λ², β, β², all small when l b hardly varies.  One product of the stacked factors
-    gives the four mixed ones.
-    """
-    xp = array_namespace(left)
-    n, units = left.shape
-    b = layer.powers(2)
-    l_mean, b_mean = xp.mean(left, axis=0), xp.mean(b, axis=0)
-    lam, beta = left - l_mean, b - b_mean
-    mixed = xp.matmul(
-        xp.matrix_transpose(xp.concat([lam, lam**2], axis=1)), xp.concat([beta, beta**2], axis=1)
-    )
-    fan_in = b.shape[1]
-    lb, lbb = mixed[:units, :fan_in], mixed[:units, fan_in:]
-    llb, llbb = mixed[units:, :fan_in], mixed[units:, fan_in:]
-    l_, b_ = l_mean[:, None], b_mean[None, :]
-    about_product = (
-        l_**2 * xp.sum(beta**2, axis=0)[None, :]
-        + b_**2 * xp.sum(lam**2, axis=0)[:, None]
-        + llbb
-        + 2 * (l_ * b_ * lb + l_ * lbb + b_ * llb)
-    )
-    # The terms above are centred at l̄ b̄; the mean of l b is lb / n away from it.
-    spread = about_product - lb**2 / n
-    return xp.where(spread > 0, spread, xp.zeros_like(spread))
+
+def join(parts: Mapping[int, Mapping[str, Array]]) -> dict[str, Array]:
+    """Put the parts of a parameter together, by quantity: (units, columns)."""
+    ordered = [values for _, values in sorted(parts.items())]
+    if len(ordered) == 1:
+        return dict(ordered[0])
+    return {
+        quantity: array_namespace(values).concat([one[quantity] for one in ordered])
+        for quantity, values in ordered[0].items()
+    }
 
 
 class Running:

@@ -11,6 +11,7 @@ from reference import ACTIVATIONS, assert_close, by_autograd, by_name, chain, in
 from torch import nn
 
 from diagfim.derivatives.dense import ELEMENTWISE, derivatives
+from diagfim.derivatives.factored import split
 from diagfim.errors import UserError
 
 # Of the largest entry of a parameter tensor. A derivative is a sum over the paths of the network,
@@ -24,8 +25,9 @@ def expanded(model, samples):
     found = derivatives(model, samples)
     first, second = {}, {}
     for layer in found.layers:
-        first |= layer.split(torch.einsum("nti,nj->ntij", layer.first, layer.inputs))
-        second |= layer.split(torch.einsum("nti,nj->ntij", layer.second, layer.inputs**2))
+        first |= split(layer.parameters, torch.einsum("nti,nj->ntij", layer.first, layer.inputs))
+        squares = torch.einsum("nti,nj->ntij", layer.second, layer.inputs**2)
+        second |= split(layer.parameters, squares)
     return found.outputs, first, second
 
 

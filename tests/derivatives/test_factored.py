@@ -5,7 +5,7 @@ import pytest
 import torch
 from reference import EPS, assert_close
 
-from diagfim.derivatives.factored import AffineFactors, Derivatives
+from diagfim.derivatives.factored import AffineFactors, Derivatives, split
 
 N, CLASSES, UNITS, FAN_IN = 5, 3, 4, 2
 
@@ -53,7 +53,7 @@ def test_expand(bias, library, power):
 @pytest.mark.parametrize("power", [0, 2, 4, 6, 8])
 def test_total_is_the_sum_of_expand(bias, library, power):
     layer, a, left = factors(bias, library)
-    found = layer.split(layer.total(library(left), power))
+    found = split(layer.parameters, layer.total(library(left), power))
     for name, value in naive(a, left, power, bias).items():
         assert_close(found[name], value.sum(0), (10 + N) * EPS, np.abs(value).sum(0))
 

@@ -19,8 +19,10 @@ with job(snakemake) as this:
     for epoch, all_inputs in this.progress(enumerate(epochs), "epoch", len(epochs)):
         by_input = []
         for position, one in zip(root["input"].values, all_inputs.split(), strict=True):
+            directions = family.directions(one.outputs)
             outcomes = [
-                family.outcomes(one.outputs, layer.first, layer.second) for layer in one.layers
+                family.outcomes(one.outputs, layer.first, layer.second)
+                for layer in one.pull(directions, directions)
             ]
             probabilities = outcomes[0].probabilities[0]
             by_draws = {}

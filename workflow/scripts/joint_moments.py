@@ -18,7 +18,7 @@ with job(snakemake) as this:
     checkpoints = snakemake.input.checkpoints
     results = []
     for checkpoint in this.progress(checkpoints, "epoch", len(checkpoints)):
-        population = Population(Categorical())
+        population = Population(Categorical(), tails=True)
         for batch in pool.batches(checkpoint):
             population.update(batch)
         results.append(population.result())

@@ -6,11 +6,13 @@ With a^m = φ_m(z^m), z^m = W^m a^{m-1} + b^m, B^m_t = ∂h_t/∂a^m and D^m_t =
     ∂²h_t/∂z^l_i² = Σ_{m ≥ l} Σ_k D^m_{t,k} (∂z^m_k/∂z^l_i)²
 
 because every affine map is linear: curvature enters at the activations alone, each contributing
-through the square of one Jacobian that carries no class index.
+through the square of one Jacobian that carries no class index.  The term m = l has the identity for
+a Jacobian and the term m = l + 1 the weights of one layer, the same for all samples; only the terms
+beyond need a matrix per sample, which is a product of two weight matrices around a diagonal.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -42,22 +44,14 @@ class _Dense:
     activations: tuple[nn.Module, ...]
 
 
-def derivatives(model: nn.Module, inputs: Tensor) -> Derivatives:
-    """Return the outputs of a dense chain and their factored first and second derivatives.
+class Chain:
+    """A chain of dense layers, ready to be differentiated at any batch of inputs.
 
     Parameters
     ----------
     model : torch.nn.Module
         A `torch.nn.Sequential`, nested or not, of `Linear`, the activations in `ELEMENTWISE`,
         `Dropout` in eval mode and `Flatten`, or a single `Linear`.
-    inputs : tensor, (n, ...)
-        A batch, of the dtype and device of the model.  Whatever follows the first axis is
-        flattened.
-
-    Returns
-    -------
-    Derivatives
-        Outputs (n, T) and one `AffineFactors` per `Linear`, as tensors of the inputs' dtype.
 
     Raises
     ------
@@ -68,8 +62,59 @@ def derivatives(model: nn.Module, inputs: Tensor) -> Derivatives:
     Notes
     -----
     The work per sample is one product of the widths of three successive layers for each pair of
-    layers that are two or more apart; memory is (n × width × width).  At the kink of a piecewise
-    linear activation the derivative is PyTorch's choice.
+    layers that are two or more apart, and little beside it.  At the kink of a piecewise linear
+    activation the derivative is PyTorch's choice.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from diagfim.derivatives.dense import Chain
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    >>> at = Chain(model).at(torch.ones(5, 3))
+    >>> directions = torch.eye(2).expand(5, 2, 2)
+    >>> [(block.weight, tuple(block.first.shape)) for block in at.pull(directions, directions)]
+    [('0.weight', (5, 2, 4)), ('2.weight', (5, 2, 2))]
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._chain = _chain(model)
+
+    def at(self, inputs: Tensor) -> "_ChainAt":
+        """Outputs at a batch, and derivatives on demand: a `Linearised`.
+
+        Parameters
+        ----------
+        inputs : tensor, (n, ...)
+            Of the dtype and device of the model.  Whatever follows the first axis is flattened.
+
+        Raises
+        ------
+        UserError
+            If the shape does not fit the first layer.
+        """
+        return _ChainAt(self._chain, inputs)
+
+
+def derivatives(model: nn.Module, inputs: Tensor) -> Derivatives:
+    """Return the outputs of a dense chain and their factored first and second derivatives.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        As for `Chain`.
+    inputs : tensor, (n, ...)
+        As for `Chain.at`.
+
+    Returns
+    -------
+    Derivatives
+        Outputs (n, T) and one `AffineFactors` per `Linear`, in the order of the chain, along every
+        output: ∂h_t/∂z_i and ∂²h_t/∂z_i².
+
+    Raises
+    ------
+    UserError
+        As `Chain` and `Chain.at`.
 
     Examples
     --------
@@ -80,52 +125,139 @@ def derivatives(model: nn.Module, inputs: Tensor) -> Derivatives:
     >>> [tuple(layer.first.shape) for layer in found.layers]
     [(5, 2, 4), (5, 2, 2)]
     """
-    chain = _chain(model)
-    with torch.no_grad():
-        fan_ins, slopes, curvatures, outputs = _forward(chain, inputs)
-        firsts, seconds = _backward(chain, slopes, curvatures)
-        layers = tuple(
-            AffineFactors(
+    at = Chain(model).at(inputs)
+    n, outputs = at.outputs.shape
+    every = torch.eye(outputs, dtype=at.outputs.dtype, device=at.outputs.device)
+    every = every.expand(n, outputs, outputs)
+    blocks = (
+        block if block.second is not None else replace(block, second=torch.zeros_like(block.first))
+        for block in at.pull(every, every)
+    )
+    return Derivatives(at.outputs, tuple(blocks))
+
+
+class _ChainAt:
+    """The chain at a batch: inputs a of every affine map, φ' and φ'' at its result."""
+
+    @torch.no_grad()
+    def __init__(self, chain: list[_Dense], inputs: Tensor) -> None:
+        a = _flat(chain[0], inputs)
+        self._chain = chain
+        self._fan_ins: list[Tensor] = []
+        self._slopes: list[Tensor | None] = []
+        self._curvatures: list[Tensor | None] = []
+        for step in chain:
+            self._fan_ins.append(a)
+            a, slope, curvature = _activate(step.activations, step.linear(a))
+            self._slopes.append(slope)
+            self._curvatures.append(curvature)
+        self.outputs = a
+
+    @torch.no_grad()
+    def pull(self, first: Tensor, second: Tensor | None) -> Iterator[AffineFactors]:
+        """Derivatives along directions, from the first layer to the last; see `Linearised`."""
+        firsts = self._by_activation(first)
+        if second is None:
+            bent: list[Tensor | None] = [None] * len(self._chain)
+        else:
+            by_activation = firsts if second is first else self._by_activation(second)
+            bent = [
+                None if curvature is None else curvature[:, None, :] * b
+                for curvature, b in zip(self._curvatures, by_activation, strict=True)
+            ]
+        deep = self._deep(bent)
+        for index in range(len(self._chain)):
+            step, a, slope = self._chain[index], self._fan_ins[index], self._slopes[index]
+            through = deep[index]
+            above = bent[index + 1] if index + 1 < len(self._chain) else None
+            if above is not None:
+                neighbour = above @ self._chain[index + 1].linear.weight.square()
+                through = neighbour if through is None else through.add_(neighbour)
+            if slope is not None:
+                firsts[index] = slope[:, None, :] * firsts[index]
+                if through is not None:
+                    through *= slope.square()[:, None, :]
+            own = bent[index]
+            yield AffineFactors(
                 weight=f"{step.name}weight",
                 bias=None if step.linear.bias is None else f"{step.name}bias",
                 inputs=a if step.linear.bias is None else _with_ones(a),
-                first=first,
-                second=second,
+                first=firsts[index],
+                second=own if through is None else through if own is None else through.add_(own),
             )
-            for step, a, first, second in zip(chain, fan_ins, firsts, seconds, strict=True)
-        )
-    return Derivatives(outputs, layers)
+
+    def _by_activation(self, directions: Tensor) -> list[Tensor]:
+        """B^m, the derivatives along the directions by the results of every activation."""
+        found = [directions]
+        for index in reversed(range(1, len(self._chain))):
+            slope, b = self._slopes[index], found[-1]
+            by_sum = b if slope is None else slope[:, None, :] * b
+            found.append(by_sum @ self._chain[index].linear.weight)
+        return found[::-1]
+
+    def _deep(self, bent: list[Tensor | None]) -> list[Tensor | None]:
+        """Σ_k D^m_k (∂z^m_k/∂a^l_i)² over m ≥ l + 2, for every l.
+
+        The Jacobians of a few samples at a time: as many as fit into a processor's cache, or into
+        the memory of an accelerator.
+        """
+        found: list[Tensor | None] = [None] * len(self._chain)
+        for m in range(2, len(self._chain)):
+            curved = bent[m]
+            if curved is None:
+                continue
+            weights = [step.linear.weight for step in self._chain[: m + 1]]
+            widest = max(weight.shape[1] for weight in weights[1:])
+            few = max(1, _held(curved.device) // (len(weights[m]) * widest * curved.itemsize))
+            for lower in range(m - 1):
+                through = found[lower]
+                if through is None:
+                    through = curved.new_zeros(*curved.shape[:2], len(weights[lower]))
+                    found[lower] = through
+            for start in range(0, len(curved), few):
+                rows = slice(start, start + few)
+                jacobian = weights[m]
+                for lower in reversed(range(m - 1)):
+                    slope = self._slopes[lower + 1]
+                    if slope is not None:
+                        jacobian = jacobian * slope[rows, None, :]
+                    jacobian = jacobian @ weights[lower + 1]
+                    through = found[lower]
+                    assert through is not None
+                    through[rows] += curved[rows] @ jacobian.square()
+        return found
 
 
-def _forward(
-    chain: list[_Dense], inputs: Tensor
-) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
-    """Inputs a of every affine map, φ' and φ'' at its result, and the outputs."""
+def _held(device: torch.device) -> int:
+    """Bytes of per-sample Jacobians to hold at a time: a processor's cache, a share of an GPU."""
+    return 2**20 if device.type == "cpu" else 2**28
+
+
+def _flat(first: _Dense, inputs: Tensor) -> Tensor:
     if inputs.ndim < 2:
         raise UserError(
             f"inputs: shape {tuple(inputs.shape)} has no axis of samples; reshape to (n, features)"
         )
     a = inputs.flatten(1)
-    if a.shape[1] != chain[0].linear.in_features:
+    if a.shape[1] != first.linear.in_features:
         raise UserError(
-            f"inputs: {a.shape[1]} values a sample, but {chain[0].name}weight expects "
-            f"{chain[0].linear.in_features}; reshape the inputs to (n, features)"
+            f"inputs: {a.shape[1]} values a sample, but {first.name}weight expects "
+            f"{first.linear.in_features}; reshape the inputs to (n, features)"
         )
-    fan_ins, slopes, curvatures = [], [], []
-    for step in chain:
-        fan_ins.append(a)
-        a, slope, curvature = _activate(step.activations, step.linear(a))
-        slopes.append(slope)
-        curvatures.append(curvature)
-    return fan_ins, slopes, curvatures, a
+    return a
 
 
-def _activate(activations: Iterable[nn.Module], z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _activate(
+    activations: tuple[nn.Module, ...], z: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Value, first and second derivative of a coordinate-wise function, coordinate by coordinate.
 
-    The derivatives of the sum over coordinates are the coordinate-wise ones, so two reverse passes
+    None stands for a slope of one, and for a curvature that is zero at every coordinate.  The
+    derivatives of the sum over coordinates are the coordinate-wise ones, so two reverse passes
     through the activation alone give both for any elementwise module.
     """
+    if not activations:
+        return z, None, None
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         value = z
@@ -135,42 +267,9 @@ def _activate(activations: Iterable[nn.Module], z: Tensor) -> tuple[Tensor, Tens
         curvature = None
         if slope.requires_grad:
             (curvature,) = torch.autograd.grad(slope.sum(), z, allow_unused=True)
-    if curvature is None:
-        curvature = torch.zeros_like(z)
+    if curvature is not None and not curvature.any():
+        curvature = None
     return value.detach(), slope.detach(), curvature
-
-
-def _backward(
-    chain: list[_Dense], slopes: list[Tensor], curvatures: list[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """∂h_t/∂z_i and ∂²h_t/∂z_i² of every affine map, in the order of the chain."""
-    n, outputs = slopes[-1].shape
-    eye = torch.eye(outputs, dtype=slopes[-1].dtype, device=slopes[-1].device)
-    by_activation = eye.expand(n, outputs, outputs)  # B^m of the layer at hand
-    bent: dict[int, Tensor] = {}  # D^m for every m whose activation is curved
-    jacobians: dict[int, Tensor] = {}  # ∂z^m/∂a^l for m > l; shared by all samples when m = l + 1
-    firsts: list[Tensor] = []
-    seconds: list[Tensor] = []
-    for index in reversed(range(len(chain))):
-        if firsts:
-            above = chain[index + 1].linear.weight
-            by_activation = firsts[-1] @ above
-            jacobians = {
-                m: (jacobian * slopes[index + 1][:, None, :]) @ above
-                for m, jacobian in jacobians.items()
-            }
-            if index + 1 in bent:
-                jacobians[index + 1] = above
-        through = torch.zeros_like(by_activation)
-        for m, jacobian in jacobians.items():
-            through = through + bent[m] @ jacobian.square()
-        slope = slopes[index][:, None, :]
-        own = curvatures[index][:, None, :] * by_activation
-        if curvatures[index].any():
-            bent[index] = own
-        firsts.append(slope * by_activation)
-        seconds.append(own + slope.square() * through)
-    return firsts[::-1], seconds[::-1]
 
 
 def _with_ones(a: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The result type of every derivative computation: outer-product factors, layer by layer.
+"""What every derivative computation returns: outer-product factors, one parameter block at a time.
 
 For an affine map z = W a + b, the outputs h depend on W_ij only through z_i, so that
 
@@ -8,11 +8,15 @@ and the bias is one more column with a = 1.  Every conditional quantity of one s
 `left_i · a_j^p`, with p = 2 for what is quadratic in a derivative (I, Î1, Î2) and p = 4 for the
 variances; a sum over samples is one matrix product, and nothing of size samples × parameters is
 ever formed.
+
+A parameter that enters otherwise has no such factors.  Its entries, or as many of them at a time as
+memory allows, then stand in the place of the units, with ones in the place of the inputs, so that
+all that is computed from factors is written once.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from array_api_compat import array_namespace
 
@@ -22,7 +26,7 @@ Array = Any
 
 @dataclass(frozen=True)
 class AffineFactors:
-    """Derivatives of the outputs with respect to one affine map, as factors.
+    """Derivatives along K directions with respect to one affine map, as factors.
 
     Attributes
     ----------
@@ -30,10 +34,12 @@ class AffineFactors:
         Names of the two parameter tensors; None where the map has no bias.
     inputs : array, (n, fan_in) or (n, fan_in + 1)
         Inputs a of the map, followed by a column of ones when it has a bias.
-    first : array, (n, T, units)
-        ∂h_t/∂z_i.
-    second : array, (n, T, units)
-        ∂²h_t/∂z_i².
+    first : array, (n, K, units)
+        Σ_t c_t ∂h_t/∂z_i for each of the directions c; ∂h_t/∂z_i itself when they are the outputs.
+    second : array, (n, K, units), or None
+        Σ_t c_t ∂²h_t/∂z_i²; None where it was not asked for or is zero for all inputs.
+    start : int
+        Position of the first unit, where the block holds a part of the parameter.
     """
 
     weight: str
@@ -41,6 +47,7 @@ class AffineFactors:
     inputs: Array
     first: Array
     second: Array
+    start: int = 0
 
     @property
     def fan_in(self) -> int:
@@ -77,7 +84,7 @@ class AffineFactors:
         dict of str to array
             ``{weight: (n, units, fan_in), bias: (n, units)}``, k in the place of n.
         """
-        return self.split(left[:, :, None] * self.powers(power)[:, None, :])
+        return split(self.parameters, left[:, :, None] * self.powers(power)[:, None, :])
 
     def total(self, left: Array, power: int) -> Array:
         """Sum of `expand` over the samples, as one matrix product, before `split`.
@@ -100,16 +107,49 @@ class AffineFactors:
         xp = array_namespace(left)
         return xp.mean(left, axis=-1) * xp.mean(self.powers(power), axis=1)
 
-    def split(self, full: Array) -> dict[str, Array]:
-        """Cut (..., units, fan_in + 1) into the weight (..., units, fan_in) and the bias."""
-        if self.bias is None:
-            return {self.weight: full}
-        return {self.weight: full[..., :-1], self.bias: full[..., -1]}
+
+def split(parameters: tuple[str, ...], full: Array) -> dict[str, Array]:
+    """Cut (..., units, columns) into the weight and, where there is one, the bias (..., units).
+
+    Parameters
+    ----------
+    parameters : tuple of str
+        `AffineFactors.parameters`: the name of the weight, and of the bias if there is one.
+    full : array
+        The bias is its last column.
+    """
+    if len(parameters) == 1:
+        return {parameters[0]: full}
+    weight, bias = parameters
+    return {weight: full[..., :-1], bias: full[..., -1]}
+
+
+class Linearised(Protocol):
+    """A network at a batch of inputs: its outputs, and their derivatives on demand."""
+
+    outputs: Array
+
+    def pull(self, first: Array, second: Array | None) -> Iterator[AffineFactors]:
+        """Derivatives along given directions in the space of the outputs, block by block.
+
+        Parameters
+        ----------
+        first : array, (n, K, T)
+            Directions c of the first derivatives, sample by sample: Σ_t c_t ∂h_t.
+        second : array, (n, K', T), or None
+            Directions of the second derivatives, Σ_t c_t ∂²h_t; None when they are not needed.
+
+        Yields
+        ------
+        AffineFactors
+            Every entry of every parameter in one block; the blocks are the same for every batch.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Derivatives:
-    """Outputs and factored derivatives of a batch.
+    """Outputs and factored derivatives of a batch, kept; a `Linearised` of what is in memory.
 
     Attributes
     ----------
@@ -121,6 +161,16 @@ class Derivatives:
 
     outputs: Array
     layers: tuple[AffineFactors, ...]
+
+    def pull(self, first: Array, second: Array | None) -> Iterator[AffineFactors]:
+        """Contract the derivatives with directions; see `Linearised.pull`."""
+        xp = array_namespace(self.outputs)
+        for layer in self.layers:
+            yield replace(
+                layer,
+                first=xp.matmul(first, layer.first),
+                second=None if second is None else xp.matmul(second, layer.second),
+            )
 
     def split(self) -> Iterator["Derivatives"]:
         """One `Derivatives` with n = 1 per input."""
