@@ -8,7 +8,7 @@ import pytest
 from reference import EPS, assert_close, inputs
 from scipy import stats
 
-from diagfim import arrays, bounds, comparison, estimators, networks
+from diagfim import arrays, bounds, comparison, networks, repetitions
 from diagfim.comparison import (
     BOUND_SLACK,
     BOUNDS,
@@ -249,7 +249,7 @@ def study(tmp_path_factory):
     where = ("epoch", "input")
     fixed = [storage.to_numpy(dense.derivatives(model, samples[chosen])) for model in models]
     at = {"input": chosen}
-    both = {"estimator": list(estimators.ESTIMATORS)}
+    both = {"estimator": list(repetitions.ESTIMATORS)}
 
     estimates = []
     for epoch, all_inputs in enumerate(fixed):
@@ -262,11 +262,11 @@ def study(tmp_path_factory):
             ]
             by_draws = {}
             for n in FIXED_DRAWS:
-                counts = estimators.label_counts(
+                counts = repetitions.label_counts(
                     outcomes[0].probabilities[0], n, FIXED_REPETITIONS, stream(1, epoch, k, n)
                 )
-                by_draws[n] = estimators.at_fixed_input(one.layers, outcomes, counts)
-            of_inputs.append(estimators.summarise(by_draws, FIXED_DRAWS[-1]))
+                by_draws[n] = repetitions.at_fixed_input(one.layers, outcomes, counts)
+            of_inputs.append(repetitions.summarise(by_draws, FIXED_DRAWS[-1]))
         estimates.append(stacked(of_inputs))
 
     sigmas = np.stack([FAMILY.probabilities(one.outputs) for one in fixed])
@@ -284,15 +284,15 @@ def study(tmp_path_factory):
         population = Population(FAMILY, tails=True)
         population.update(pool)
         joint.append(population.result())
-        estimator = estimators.JointEstimator([pool], len(samples), FAMILY)
+        estimator = repetitions.JointEstimator([pool], len(samples), FAMILY)
         by_draws = {
             n: estimator.repetitions(
-                estimators.JointDraws.sample(len(samples), n, stream(2, epoch, n, s))
+                repetitions.JointDraws.sample(len(samples), n, stream(2, epoch, n, s))
                 for s in range(JOINT_REPETITIONS)
             )
             for n in JOINT_DRAWS
         }
-        joint_estimates.append(estimators.summarise(by_draws, JOINT_DRAWS[-1]))
+        joint_estimates.append(repetitions.summarise(by_draws, JOINT_DRAWS[-1]))
 
     return {
         "moments": tree(
@@ -410,7 +410,7 @@ def test_averages_over_the_layers(study):
         first, second = (
             of_layer(norms, layer, f"{order}_squared") for order in ("first", "second")
         )
-        for j, (estimator, power) in enumerate(zip(estimators.ESTIMATORS, (2, 1), strict=True), 1):
+        for j, (estimator, power) in enumerate(zip(repetitions.ESTIMATORS, (2, 1), strict=True), 1):
             values = of_layer(moments, layer, f"variance_{j}").mean(-1)
             assert_close(one["exact_variance"].sel(estimator=estimator), values, 1e-13)
             for bound, suffix in zip(BOUNDS, ("bound", "max"), strict=True):
@@ -436,7 +436,7 @@ def test_averages_over_the_layers_of_joint_draws(study):
         one = found.sel(layer=layer)
         assert_close(one["fisher"], of_layer(moments, layer, "fisher").mean(-1), 1e-13)
         of_inputs = of_layer(moments, layer, "input_variance").mean(-1)
-        for j, estimator in enumerate(estimators.ESTIMATORS, start=1):
+        for j, estimator in enumerate(repetitions.ESTIMATORS, start=1):
             total = of_inputs + of_layer(moments, layer, f"variance_{j}").mean(-1)
             recorded = one.sel(estimator=estimator, draws=JOINT_DRAWS[-1])
             assert_close(recorded["exact_variance"], total, 1e-13)
@@ -453,7 +453,7 @@ def test_deviation_of_a_layer_in_standard_errors(study):
     """At a fixed input from the exact variance of the layer's average, else from the sample one."""
     found, moments = fixed_comparison(study)["layer_z"], study["moments"]["layers"]
     for layer, (j, name), n in product(
-        PARAMETERS, enumerate(estimators.ESTIMATORS, 1), FIXED_DRAWS
+        PARAMETERS, enumerate(repetitions.ESTIMATORS, 1), FIXED_DRAWS
     ):
         mean = study["estimates"]["layers"]["layer_mean"].sel(layer=layer, estimator=name, draws=n)
         variance = moments[f"average_variance_{j}"].sel(layer=layer) / (n * FIXED_REPETITIONS)
@@ -474,7 +474,7 @@ def test_families_of_means_from_every_parameter(study, case, lenient):
     estimates, moments, compare, _, count = FIXED_CASE if case == "fixed" else JOINT_CASE
     found = compare(study).sel(statistic="mean")
     estimates, moments = study[estimates], study[moments]
-    for layer, (j, name) in product(PARAMETERS, enumerate(estimators.ESTIMATORS, 1)):
+    for layer, (j, name) in product(PARAMETERS, enumerate(repetitions.ESTIMATORS, 1)):
         variance = of_layer(moments, layer, f"variance_{j}")
         if case == "joint":
             variance = variance + of_layer(moments, layer, "input_variance")
@@ -519,7 +519,7 @@ JOINT_CASE = (
 )
 
 
-@pytest.mark.parametrize("j", [0, 1], ids=estimators.ESTIMATORS)
+@pytest.mark.parametrize("j", [0, 1], ids=repetitions.ESTIMATORS)
 @pytest.mark.parametrize("case", [FIXED_CASE, JOINT_CASE], ids=["fixed", "joint"])
 def test_a_mean_ten_standard_errors_off_is_found(study, case, j, lenient):
     """One parameter at one epoch and input: its cell is refused, and no other."""
@@ -543,7 +543,7 @@ def test_a_mean_ten_standard_errors_off_is_found(study, case, j, lenient):
 
 
 @pytest.mark.parametrize("factor", [2.0, 0.25])
-@pytest.mark.parametrize("j", [0, 1], ids=estimators.ESTIMATORS)
+@pytest.mark.parametrize("j", [0, 1], ids=repetitions.ESTIMATORS)
 @pytest.mark.parametrize("case", [FIXED_CASE, JOINT_CASE], ids=["fixed", "joint"])
 def test_a_variance_off_by_a_factor_is_found(study, case, j, factor):
     estimates, _, compare, where, _ = case

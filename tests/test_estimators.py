@@ -1,310 +1,333 @@
-"""The two random estimators: against naive loops, and their moments by Monte Carlo."""
+"""`diagfim.estimate`: what each estimator is, that it is unbiased, and what its error is worth."""
 
 import numpy as np
 import pytest
-from reference import (
-    EPS,
-    assert_close,
-    by_name,
-    chain,
-    inputs,
-    moments_of_draws,
-    single_draws,
-)
+import torch
+from reference import assert_close, by_autograd, by_name, chain, inputs, single_draws
 from scipy import stats
 from torch import nn
 
-from diagfim.derivatives.dense import derivatives
-from diagfim.derivatives.storage import to_numpy
+import diagfim
+from diagfim import reference
 from diagfim.errors import UserError
-from diagfim.estimators import (
-    ESTIMATORS,
-    JointDraws,
-    JointEstimator,
-    Repetitions,
-    at_fixed_input,
-    label_counts,
-    summarise,
-)
-from diagfim.families import Categorical
+from diagfim.estimators import ESTIMATORS
+from diagfim.families import Categorical, Gaussian
+from diagfim.seeding import InputStreams
 
-FAMILY = Categorical()
-MODEL, POOL = chain(nn.Sigmoid, 3), inputs(5)
-LAYERS = {f"{k}.weight": [f"{k}.weight", f"{k}.bias"] for k in (0, 2, 4)}
+# As in test_analysis: of the largest entry of a parameter tensor.
+TOLERANCE = 1e-12
 
-# Estimates are sums of draws, which agree with autograd to 1e-12 (test_families, test_dense).
-TOLERANCE = 4e-12
+MODEL = chain(nn.Sigmoid, 3)
+SAMPLES = inputs(6)
+NAMES = [name for name, _ in MODEL.named_parameters()]
+
+# A deviation beyond this many standard errors has probability 6e-7 if the law is normal: the number
+# of comparisons in this file, some hundreds, makes one in a thousand runs of another seed fail.
+LIMIT = 5.0
+
+
+def values(tree, quantity="fisher"):
+    """One vector of all parameters."""
+    return np.concatenate([tree[name][quantity].values.ravel() for name in NAMES])
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return diagfim.analyze(MODEL, SAMPLES)
 
 
 @pytest.fixture(scope="module")
 def draws():
-    """p(c | x) (n, C), and both estimators' draws (2, n, C, P), by autograd through log p."""
-    sigma, *both = single_draws(MODEL, POOL)
-    return sigma, np.stack(both)
+    """p(c | x) and both single-draw estimators at every label, by autograd: (n, C), (n, C, P)."""
+    return single_draws(MODEL, SAMPLES)
 
 
-@pytest.fixture(scope="module")
-def factors():
-    return to_numpy(derivatives(MODEL, POOL))
+def counts_of(n, seed, samples=SAMPLES, model=MODEL):
+    """Labels that `estimate` draws, as counts (n, C): read off the family with the same streams."""
+    with torch.no_grad():
+        outputs = model(samples)
+    drawn = Categorical().draw(outputs, n, InputStreams(seed, 0, len(samples)))
+    residuals = Categorical().directions(outputs)
+    found = np.zeros(outputs.shape)
+    for k, (directions, weights) in enumerate(zip(drawn.directions, drawn.weights, strict=True)):
+        for direction, weight in zip(directions, weights, strict=True):
+            [label] = [c for c in range(3) if torch.equal(residuals[k, c], direction)]
+            found[k, label] += float(weight) * n
+    return np.rint(found)
 
 
-def flat(repetitions, quantity):
-    """(2, parameters), in the order of `reference.by_autograd`."""
-    names = [name for layer in LAYERS.values() for name in layer]
-    return np.concatenate(
-        [repetitions.parameters[name][quantity].reshape(2, -1) for name in names], axis=1
+# --------------------------------------------------------------------- values of one realisation
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 40])
+@pytest.mark.parametrize(("estimator", "which"), [("score", 1), ("hessian", 2)])
+def test_both_estimators_by_their_definition_at_the_labels_drawn(estimator, which, n, draws):
+    """The mean over inputs and labels drawn of (∂ log p)² and of −∂² log p."""
+    counts = counts_of(n, seed=5)
+    assert np.all(counts.sum(1) == n)
+    tree = diagfim.estimate(MODEL, SAMPLES, estimator, draws=n, seed=5)
+    at_input = np.einsum("nc,ncp->np", counts / n, draws[which])
+    scale = np.max(np.abs(draws[which]))
+    assert_close(values(tree), at_input.mean(0), TOLERANCE, scale)
+    error = at_input.std(0, ddof=1) / np.sqrt(len(SAMPLES))
+    assert_close(values(tree, "standard_error"), error, TOLERANCE, scale)
+
+
+def test_exact_is_the_information(exact):
+    tree = diagfim.estimate(MODEL, SAMPLES, "exact")
+    n = len(SAMPLES)
+    assert_close(values(tree), values(exact), TOLERANCE)
+    error = np.sqrt(values(exact, "input_variance") / (n - 1))
+    assert_close(values(tree, "standard_error"), error, TOLERANCE)
+
+
+def test_empirical_is_the_mean_squared_gradient_at_the_labels():
+    labels = torch.tensor([0, 1, 2, 2, 1, 0])
+    first, _ = by_autograd(MODEL, SAMPLES, lambda outputs: outputs.log_softmax(0))
+    squares = first[np.arange(6), labels] ** 2
+    tree = diagfim.estimate(MODEL, SAMPLES, "empirical", labels=labels)
+    assert_close(values(tree), squares.mean(0), TOLERANCE)
+    assert_close(values(tree, "standard_error"), squares.std(0, ddof=1) / np.sqrt(6), TOLERANCE)
+    loader = [(SAMPLES[:4], labels[:4]), (SAMPLES[4:], labels[4:])]
+    assert_close(values(diagfim.estimate(MODEL, loader, "empirical")), values(tree), 0.0)
+
+
+def test_mixed_is_the_best_mix_of_the_same_draws(exact):
+    v1, v2, c12 = (values(exact, q) for q in ("variance_1", "variance_2", "covariance_12"))
+    weight = (v2 - c12) / (v1 + v2 - 2 * c12)
+    score, hessian, mixed = (
+        diagfim.estimate(MODEL, SAMPLES, e, draws=4, seed=2) for e in ("score", "hessian", "mixed")
     )
+    expected = weight * values(score) + (1 - weight) * values(hessian)
+    scale = np.max(np.abs(weight)) * np.max(np.abs(values(hessian)))
+    assert_close(values(mixed), expected, TOLERANCE, scale)
+    noise = (v1 * v2 - c12**2) / (v1 + v2 - 2 * c12)
+    assert np.all(noise <= np.minimum(v1, v2) * (1 + 1e-9) + 1e-15 * v1.max())
+    variance = values(exact, "input_variance") / (6 - 1) + noise / (4 * 6)
+    assert_close(values(mixed, "standard_error"), np.sqrt(variance), 1e-9)
 
 
-def layer_columns():
-    """Columns of the flat parameter vector that belong to each layer."""
-    size = sum(value.numel() for value in MODEL.parameters())
-    columns = by_name(MODEL, np.arange(size))
-    return {
-        weight: np.concatenate([columns[name].ravel() for name in names])
-        for weight, names in LAYERS.items()
-    }
+def test_hutchinson_at_the_signs_drawn(draws):
+    """(Σ_c √σ_c ∂ log p(c) ξ_c)² averaged over the draws of the signs."""
+    sigma, _, _ = draws
+    first, _ = by_autograd(MODEL, SAMPLES, lambda outputs: outputs.log_softmax(0))
+    uniforms = InputStreams(7, 0, 6).uniforms(2 * 3).reshape(6, 2, 3)
+    signs = np.where(uniforms < 0.5, -1.0, 1.0)
+    along = np.einsum("nkc,nc,ncp->nkp", signs, np.sqrt(sigma), first)
+    tree = diagfim.estimate(MODEL, SAMPLES, "hutchinson", draws=2, seed=7)
+    assert_close(values(tree), (along**2).mean((0, 1)), TOLERANCE)
 
 
-# ------------------------------------------------------------------------------------ labels
+# --------------------------------------------------------------------------------- many draws
 
 
-def test_label_counts_are_multinomial():
-    """Mean Nσ and covariance N(Diag σ − σσᵀ), every entry within 5 standard errors."""
-    sigma, draws, repetitions = np.array([0.5, 0.3, 0.15, 0.05]), 20, 20_000
-    counts = label_counts(sigma, draws, repetitions, np.random.default_rng(1))
-    assert counts.shape == (repetitions, 4)
-    assert np.all(counts.sum(1) == draws)
-    covariance = draws * (np.diag(sigma) - np.outer(sigma, sigma))
-    error = np.sqrt(np.diag(covariance) / repetitions)
-    assert np.all(np.abs(counts.mean(0) - draws * sigma) <= 5 * error)
-    deviation = counts - draws * sigma
-    products = deviation[:, :, None] * deviation[:, None, :]
-    error = products.std(0) / np.sqrt(repetitions)
-    assert np.all(np.abs(products.mean(0) - covariance) <= 5 * error)
+SEEDS = 400
 
 
-def test_labels_are_the_inverse_of_the_cumulative_softmax():
-    rng = np.random.default_rng(2)
-    probabilities = rng.dirichlet(np.ones(4), size=3)
-    draws = JointDraws.sample(3, 500, rng)
-    for k, u, label in zip(
-        draws.positions, draws.uniforms, draws.labels(probabilities), strict=True
-    ):
-        below = probabilities[k, :label].sum()
-        assert below - 2 * EPS <= u < below + probabilities[k, label] + 2 * EPS
+@pytest.mark.parametrize("n", [1, 20])
+@pytest.mark.parametrize("estimator", ["score", "hessian", "mixed", "hutchinson"])
+def test_unbiased_with_the_exact_variance(estimator, n, exact, draws):
+    """Over seeds, at fixed inputs: mean I, variance V/(N n), each within its own standard error."""
+    found = np.stack(
+        [
+            values(diagfim.estimate(MODEL, SAMPLES, estimator, draws=n, seed=seed))
+            for seed in range(SEEDS)
+        ]
+    )
+    v1, v2, c12 = (values(exact, q) for q in ("variance_1", "variance_2", "covariance_12"))
+    sigma, _, _ = draws
+    first, _ = by_autograd(MODEL, SAMPLES, lambda outputs: outputs.log_softmax(0))
+    fourth = np.einsum("nc,ncp->np", sigma**2, first**4)
+    fisher = np.einsum("nc,ncp->np", sigma, first**2)
+    variance = {
+        "score": v1,
+        "hessian": v2,
+        "mixed": (v1 * v2 - c12**2) / (v1 + v2 - 2 * c12),
+        "hutchinson": 2 * (fisher**2 - fourth).mean(0),  # Sun (2025), Rademacher signs
+    }[estimator] / (n * len(SAMPLES))
+    scale = np.max(values(exact))
+    noisy = variance > (1e-9 * scale) ** 2
+    assert noisy.sum() > len(noisy) // 2
+    z = (found.mean(0) - values(exact))[noisy] / np.sqrt(variance[noisy] / SEEDS)
+    assert np.abs(z).max() < LIMIT
+    assert_close(found[:, ~noisy], np.tile(values(exact)[~noisy], (SEEDS, 1)), 1e-9, scale)
+    # The variance of a sample variance, with the kurtosis of the sample itself.
+    spread = found.var(0, ddof=1)[noisy]
+    kurtosis = stats.kurtosis(found[:, noisy], axis=0)
+    relative = np.sqrt((2 + np.maximum(kurtosis, 0.0)) / SEEDS)
+    assert (np.abs(spread / variance[noisy] - 1) / relative).max() < LIMIT
+
+
+def test_a_million_draws_leave_a_thousandth_of_the_noise(exact):
+    for estimator, quantity in (("score", "variance_1"), ("hessian", "variance_2")):
+        tree = diagfim.estimate(MODEL, SAMPLES, estimator, draws=10**6, seed=3)
+        limit = LIMIT * np.sqrt(values(exact, quantity) / (10**6 * len(SAMPLES)))
+        scale = TOLERANCE * np.max(values(exact))
+        assert np.all(np.abs(values(tree) - values(exact)) <= limit + scale)
+
+
+@pytest.mark.parametrize("estimator", ["score", "hessian", "mixed", "exact", "hutchinson"])
+def test_standard_error_covers_the_inputs_as_well(estimator):
+    """Samples of 40 inputs from a pool of 500: the squared error is right on average.
+
+    Its mean over 300 samples against the variance of the estimates over them, each of the two known
+    to its own standard error.
+    """
+    pool = inputs(500, seed=9)
+    truth = values(diagfim.analyze(MODEL, pool))
+    rng = np.random.default_rng(4)
+    found, claimed = [], []
+    for seed in range(300):
+        sample = pool[torch.tensor(rng.integers(500, size=40))]
+        tree = diagfim.estimate(MODEL, sample, estimator, draws=2, seed=seed)
+        found.append(values(tree))
+        claimed.append(values(tree, "standard_error") ** 2)
+    variance, mean = np.var(found, axis=0, ddof=1), np.mean(claimed, axis=0)
+    relative = np.sqrt(
+        (2 + np.maximum(stats.kurtosis(found, axis=0), 0.0) + np.var(claimed, axis=0) / mean**2)
+        / len(found)
+    )
+    assert (np.abs(variance / mean - 1) / relative).max() < LIMIT
+    assert (np.abs(np.mean(found, axis=0) - truth) / np.sqrt(mean / len(found))).max() < LIMIT
+
+
+@pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if e != "empirical"])
+def test_without_errors_the_estimate_is_the_same(estimator):
+    full = diagfim.estimate(MODEL, SAMPLES, estimator, 2, 1)
+    bare = diagfim.estimate(MODEL, SAMPLES, estimator, 2, 1, errors=False)
+    assert_close(values(bare), values(full), TOLERANCE)
+    assert all(list(bare[name].data_vars) == ["fisher"] for name in NAMES)
+
+
+def test_one_input_tells_no_error():
+    tree = diagfim.estimate(MODEL, SAMPLES[:1], "score")
+    assert np.isnan(values(tree, "standard_error")).all()
+    assert np.isfinite(values(tree)).all()
+
+
+# --------------------------------------------------------------------------------- determinism
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+@pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if e != "empirical"])
+def test_draws_depend_on_the_seed_and_the_position_alone(estimator, n):
+    def found(data, seed=1, **more):
+        return values(diagfim.estimate(MODEL, data, estimator, draws=n, seed=seed, **more))
+
+    whole = found(SAMPLES)
+    assert np.array_equal(found(iter(SAMPLES.split([1, 3, 2]))), whole)
+    assert_close(found(SAMPLES, memory=3000), whole, TOLERANCE)  # other batches of the engine
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    assert np.array_equal(found(SAMPLES), whole)
+    if estimator != "exact":
+        assert not np.array_equal(found(SAMPLES, seed=2), whole)
+
+
+# -------------------------------------------------------------------------------------- gaussian
+
+
+GAUSSIAN = Gaussian(variance=0.25)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 50])
+@pytest.mark.parametrize(("estimator", "quantity"), [("score", 1), ("hessian", 2)])
+def test_gaussian_draws_are_unbiased_with_the_exact_variance(estimator, quantity, n):
+    """Below and above the T = 3 draws from which on their scatter is drawn as a Wishart matrix."""
+    exact = diagfim.analyze(MODEL, SAMPLES, GAUSSIAN)
+    found = np.stack(
+        [
+            values(diagfim.estimate(MODEL, SAMPLES, estimator, n, seed, GAUSSIAN))
+            for seed in range(SEEDS)
+        ]
+    )
+    variance = values(exact, f"variance_{quantity}") / (n * len(SAMPLES))
+    noisy = variance > (1e-9 * np.max(values(exact))) ** 2
+    z = (found.mean(0) - values(exact))[noisy] / np.sqrt(variance[noisy] / SEEDS)
+    assert np.abs(z).max() < LIMIT
+    spread = found.var(0, ddof=1)[noisy]
+    kurtosis = stats.kurtosis(found[:, noisy], axis=0)
+    relative = np.sqrt((2 + np.maximum(kurtosis, 0.0)) / SEEDS)
+    assert (np.abs(spread / variance[noisy] - 1) / relative).max() < LIMIT
+
+
+def test_gaussian_empirical_fisher():
+    targets = inputs(6, 3, seed=8)
+    first, _ = by_autograd(MODEL, SAMPLES)
+    residual = (targets.numpy() - MODEL(SAMPLES).detach().numpy()) / 0.25
+    expected = (np.einsum("nt,ntp->np", residual, first) ** 2).mean(0)
+    tree = diagfim.estimate(MODEL, SAMPLES, "empirical", labels=targets, family=GAUSSIAN)
+    assert_close(values(tree), expected, TOLERANCE)
+
+
+# ------------------------------------------------------------------------------ other networks
+
+
+@pytest.mark.parametrize("method", ["graph", "autodiff"])
+def test_every_engine_gives_the_same_estimate(method):
+    for estimator in ("score", "hessian", "mixed", "hutchinson"):
+        ours = diagfim.estimate(MODEL, SAMPLES, estimator, 4, 1)
+        theirs = diagfim.estimate(MODEL, SAMPLES, estimator, 4, 1, method=method)
+        for name in NAMES:
+            for quantity in ("fisher", "standard_error"):
+                found, expected = (tree[name][quantity].values for tree in (theirs, ours))
+                assert_close(found, expected, 10 * TOLERANCE)
+
+
+def test_hessian_of_a_piecewise_linear_network_is_exact():
+    """∂²h = 0 almost everywhere: no noise from the labels at all."""
+    model = chain(nn.ReLU, 3)
+    expected = reference.analyze(model, SAMPLES)
+    tree = diagfim.estimate(model, SAMPLES, "hessian", draws=1)
+    for name in NAMES:
+        assert_close(tree[name]["fisher"].values, expected[name]["fisher"], TOLERANCE)
+
+
+# --------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(
-    ("sigma", "u", "label"),
+    ("arguments", "message"),
     [
-        ([0.25, 0.75, 0.0], 0.25, 1),  # [0.25, 1) is the second label's
-        ([0.25, 0.75, 0.0], np.nextafter(0.25, 0), 0),
-        ([0.25, 0.75, 0.0], np.nextafter(1, 0), 1),
-        ([0.0, 0.5, 0.5], 0.0, 1),  # a label of probability 0 is never drawn
-        ([0.5, 0.0, 0.5], 0.5, 2),
-        ([0.4, 0.6 - 4 * EPS], np.nextafter(1, 0), 1),  # the sum is a little under one
+        ({"estimator": "magic"}, "estimator: 'magic' is not one of score, hessian, mixed, exact"),
+        ({"draws": 0}, "draws: 0 is not an integer of at least 1"),
+        ({"draws": 2.5}, "draws: 2.5 is not an integer"),
+        ({"draws": True}, "draws: True is not an integer"),
+        ({"seed": -1}, "seed: -1 is not an integer of at least 0"),
+        ({"estimator": "empirical"}, "labels: the empirical estimator needs those of the data"),
+        (
+            {"estimator": "empirical", "labels": torch.zeros(5).long()},
+            r"labels: shape \(5,\) beside 6 inputs",
+        ),
+        (
+            {"estimator": "empirical", "labels": torch.zeros(6)},
+            r"labels: shape \(6,\) of torch.float32; the categorical family expects \(6,\) int",
+        ),
+        (
+            {"estimator": "empirical", "labels": torch.full((6,), 3)},
+            "labels: values from 3 to 3, but the network has 3 outputs",
+        ),
+        (
+            {"estimator": "empirical", "labels": torch.zeros(6, 2), "family": "gaussian"},
+            r"labels: shape \(6, 2\); the gaussian family expects the shape of the outputs, \(6, 3",
+        ),
     ],
 )
-def test_labels_at_the_edges(sigma, u, label):
-    drawn = JointDraws(np.array([0]), np.array([u])).labels(np.array([sigma]))
-    assert drawn.tolist() == [label]
+def test_mistakes_are_named_in_a_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        diagfim.estimate(MODEL, SAMPLES, **arguments)
+    assert "\n" not in str(caught.value)
 
 
-def test_joint_draws_are_uniform_over_inputs_and_sigma_over_labels():
-    """χ² of 60,000 pairs over 3 inputs and 4 labels, at the level of 1e-4."""
-    probabilities = np.random.default_rng(3).dirichlet(np.ones(4), size=3)
-    drawn = JointDraws.sample(3, 60_000, np.random.default_rng(4))
-    pairs = drawn.positions * 4 + drawn.labels(probabilities)
-    observed = np.bincount(pairs, minlength=12)
-    assert stats.chisquare(observed, 60_000 * probabilities.ravel() / 3).pvalue > 1e-4
+def test_labels_beside_an_iterable_belong_into_it():
+    with pytest.raises(UserError, match="let an iterable yield"):
+        diagfim.estimate(MODEL, [SAMPLES], "empirical", labels=torch.zeros(6).long())
 
 
-def test_inputs_and_uniforms_do_not_depend_on_the_network():
-    one, other = (JointDraws.sample(7, 50, np.random.default_rng(5)) for _ in range(2))
-    assert one.positions.tolist() == other.positions.tolist()
-    assert one.uniforms.tolist() == other.uniforms.tolist()
+def test_noise_of_no_variance():
+    with pytest.raises(UserError, match="variance: 0 is not positive"):
+        Gaussian(variance=0)
 
 
-def test_labels_do_not_depend_on_the_chunks():
-    probabilities = np.random.default_rng(6).dirichlet(np.ones(4), size=7)
-    drawn = JointDraws.sample(7, 50, np.random.default_rng(7))
-    chunks = [
-        JointDraws(drawn.positions[part], drawn.uniforms[part]).labels(probabilities)
-        for part in (slice(0, 1), slice(1, 30), slice(30, 50))
-    ]
-    assert np.concatenate(chunks).tolist() == drawn.labels(probabilities).tolist()
-
-
-# ------------------------------------------------------------------------------ fixed inputs
-
-
-def fixed(factors, counts, k=0):
-    one = list(factors.split())[k]
-    directions = FAMILY.directions(one.outputs)
-    outcomes = [
-        FAMILY.outcomes(one.outputs, layer.first, layer.second)
-        for layer in one.pull(directions, directions)
-    ]
-    return at_fixed_input(one.layers, outcomes, counts)
-
-
-def assert_moments_of(repetitions, estimates):
-    """Moments of `Repetitions` against those of the estimates themselves: (S, 2, parameters)."""
-    largest = np.max(np.abs(estimates))
-    assert_close(flat(repetitions, "mean"), estimates.mean(0), TOLERANCE, largest)
-    variance = estimates.var(0, ddof=1)
-    assert_close(flat(repetitions, "variance"), variance, 2 * TOLERANCE, largest**2)
-    for weight, columns in layer_columns().items():
-        found = repetitions.layers[weight]
-        average = estimates[:, :, columns].mean(2)
-        assert_close(found["layer_mean"], average.mean(0), TOLERANCE, largest)
-        expected = average.var(0, ddof=1)
-        assert_close(found["layer_variance"], expected, 2 * TOLERANCE, largest**2)
-        expected = variance[:, columns].mean(1)
-        assert_close(found["parameter_variance"], expected, 2 * TOLERANCE, largest**2)
-
-
-@pytest.mark.parametrize("k", [0, 3])
-def test_fixed_input_against_a_loop_over_the_draws(draws, factors, k):
-    sigma, both = draws
-    counts = label_counts(sigma[k], 6, 7, np.random.default_rng(8))
-    estimates = np.zeros((7, 2, both.shape[-1]))
-    for repetition, row in enumerate(counts):
-        for label in np.repeat(np.arange(3), row):
-            estimates[repetition] += both[:, k, label] / 6
-    assert_moments_of(fixed(factors, counts, k), estimates)
-
-
-def test_estimates_without_noise_have_no_variance(factors):
-    """Î2 in the last layer, whatever the labels; both estimators if the labels never change."""
-    changing = label_counts(np.full(3, 1 / 3), 6, 7, np.random.default_rng(9))
-    assert np.all(fixed(factors, changing).parameters["4.weight"]["variance"][1] == 0)
-    assert np.any(fixed(factors, changing).parameters["4.weight"]["variance"][0] > 0)
-    constant = np.tile([1, 2, 3], (7, 1))
-    # The mean of seven equal numbers may be off by its rounding.
-    assert np.all(flat(fixed(factors, constant), "variance") <= 1e-30)
-
-
-def assert_monte_carlo(repetitions, exact, draws, count):
-    """Means and variances over the repetitions within 5 exact standard errors of the exact ones."""
-    for j in (1, 2):
-        variance = exact[f"variance_{j}"][0] / draws
-        random = variance > 1e-24  # the last layer has no noise in Î2
-        assert np.all(random) == (j == 1)
-        kurtosis = np.where(random, exact[f"excess_kurtosis_{j}"][0], 0) / draws
-        error = np.sqrt(variance / count)
-        z = (flat(repetitions, "mean")[j - 1] - exact["fisher"][0])[random] / error[random]
-        assert np.max(np.abs(z)) <= 5
-        error = variance * np.sqrt(2 / (count - 1) + kurtosis / count)
-        z = (flat(repetitions, "variance")[j - 1] - variance)[random] / error[random]
-        assert np.max(np.abs(z)) <= 5
-        assert_close(flat(repetitions, "mean")[j - 1][~random], exact["fisher"][0][~random], 1e-12)
-
-
-@pytest.mark.parametrize("n_draws", [1, 40])
-def test_fixed_input_by_monte_carlo(draws, factors, n_draws):
-    """Both are unbiased with variances V1/N and V2/N, per parameter, over 20,000 repetitions."""
-    sigma, (score, hessian) = draws
-    exact = moments_of_draws(sigma[:1], score[:1], hessian[:1])
-    counts = label_counts(sigma[0], n_draws, 20_000, np.random.default_rng(10))
-    assert_monte_carlo(fixed(factors, counts), exact, n_draws, 20_000)
-
-
-# ------------------------------------------------------------------------------- joint draws
-
-
-def estimator(sizes=(3, 2)):
-    batches = (to_numpy(derivatives(MODEL, batch)) for batch in POOL.split(list(sizes)))
-    return JointEstimator(batches, len(POOL), FAMILY)
-
-
-def flat_estimate(estimate):
-    """By layer (2, units, columns) to (2, parameters), the bias being the last column."""
-    parts = [
-        part.reshape(2, -1)
-        for value in estimate.values()
-        for part in (value[:, :, :-1], value[:, :, -1])
-    ]
-    return np.concatenate(parts, axis=1)
-
-
-def naive_estimate(sigma, both, joint):
-    labels = joint.labels(sigma)
-    terms = [both[:, k, c] for k, c in zip(joint.positions, labels, strict=True)]
-    return sum(terms) / len(terms)
-
-
-@pytest.mark.parametrize("n_draws", [1, 4, 500])
-def test_joint_estimate_is_the_mean_over_the_draws(draws, n_draws):
-    joint = JointDraws.sample(len(POOL), n_draws, np.random.default_rng(11))
-    found = flat_estimate(estimator().estimate(joint))
-    expected = naive_estimate(*draws, joint)
-    assert_close(found, expected, TOLERANCE, np.max(np.abs(draws[1])))
-
-
-@pytest.mark.parametrize("sizes", [(5,), (1, 4), (1, 1, 1, 1, 1)])
-def test_joint_estimate_does_not_depend_on_the_batches(draws, sizes):
-    joint = JointDraws.sample(len(POOL), 100, np.random.default_rng(12))
-    found = flat_estimate(estimator(sizes).estimate(joint))
-    largest = np.max(np.abs(draws[1]))
-    assert_close(found, flat_estimate(estimator().estimate(joint)), 100 * EPS, largest)
-
-
-def test_joint_repetitions_against_a_loop(draws):
-    samples = [JointDraws.sample(5, 8, np.random.default_rng([13, s])) for s in range(6)]
-    estimates = np.stack([naive_estimate(*draws, joint) for joint in samples])
-    assert_moments_of(estimator().repetitions(iter(samples)), estimates)
-
-
-def test_joint_draws_by_monte_carlo(draws):
-    """Unbiased, and Theorem 4.7: variance (Var_x I + E_x V_j) / N with one label for each input."""
-    sigma, both = draws
-    exact = moments_of_draws(sigma.reshape(1, -1) / 5, *both.reshape(2, 1, 15, -1))
-    conditional = moments_of_draws(sigma, *both)
-    for j in (1, 2):
-        theorem = conditional["fisher"].var(0) + conditional[f"variance_{j}"].mean(0)
-        assert_close(exact[f"variance_{j}"][0], theorem, 1e-13)
-    # Here the inputs make Î2 random in the last layer too.
-    assert np.all(exact["variance_2"] > 1e-12)
-    rng = np.random.default_rng(14)
-    repetitions = estimator().repetitions(JointDraws.sample(5, 10, rng) for _ in range(4000))
-    for j in (1, 2):
-        variance, kurtosis = exact[f"variance_{j}"][0] / 10, exact[f"excess_kurtosis_{j}"][0] / 10
-        z = flat(repetitions, "mean")[j - 1] - exact["fisher"][0]
-        assert np.max(np.abs(z) / np.sqrt(variance / 4000)) <= 5
-        error = variance * np.sqrt(2 / 3999 + kurtosis / 4000)
-        z = flat(repetitions, "variance")[j - 1] - variance
-        assert np.max(np.abs(z) / error) <= 5
-
-
-@pytest.mark.parametrize("pool", [4, 6])
-def test_pool_that_the_batches_do_not_fill(factors, pool):
-    with pytest.raises(
-        UserError, match=f"^inputs: the batches hold 5 or more, but the pool is {pool}$"
-    ):
-        JointEstimator([factors], pool, FAMILY)
-
-
-# --------------------------------------------------------------------------------- summaries
-
-
-def test_summary_stacks_the_layers_over_the_numbers_of_draws():
-    by_draws = {
-        n: Repetitions(
-            {"w": {"mean": np.full((2, 3), n)}}, {"w": {"layer_mean": np.array([n, -n])}}
-        )
-        for n in (10, 20, 30)
-    }
-    parameters, layers = summarise(by_draws, recorded=20)
-    assert np.all(parameters["w"]["mean"] == 20)
-    assert layers["w"]["layer_mean"].tolist() == [[10, 20, 30], [-10, -20, -30]]
-
-
-def test_order_of_the_estimators():
-    """Score first: its draws are squares, never negative."""
-    assert ESTIMATORS == ("score", "hessian")
-    one = JointDraws(np.array([0]), np.array([0.0]))
-    score, hessian = flat_estimate(estimator().estimate(one))
-    assert np.all(score >= 0)
-    assert np.any(hessian < 0)
+def test_names_of_the_reference_models_parameters():
+    assert list(by_name(MODEL, np.zeros(sum(p.numel() for p in MODEL.parameters())))) == NAMES

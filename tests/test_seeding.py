@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagfim.seeding import integer, stream
+from diagfim.seeding import InputStreams, integer, stream
 
 keys = st.lists(st.integers(0, 2**32 - 1) | st.text(max_size=8), max_size=4)
 
@@ -72,3 +72,37 @@ def test_seeds_for_other_generators_fill_63_bits():
 def test_negative_seed():
     with pytest.raises(ValueError, match="non-negative"):
         stream(-1)
+
+
+# ------------------------------------------------------------------------------------- inputs
+
+
+@pytest.mark.parametrize("number", [1, 4, 5, 30])
+def test_uniforms_of_an_input_do_not_depend_on_its_batch(number):
+    whole = InputStreams(3, 0, 20).uniforms(number)
+    assert whole.shape == (20, number)
+    for start, count in ((0, 7), (7, 13), (19, 1)):
+        part = InputStreams(3, start, count).uniforms(number)
+        assert np.array_equal(part, whole[start : start + count])
+    assert not np.array_equal(InputStreams(4, 0, 20).uniforms(number), whole)
+
+
+def test_generators_of_an_input_do_not_depend_on_its_batch():
+    whole = [rng.random(3) for rng in InputStreams(3, 0, 6).generators()]
+    part = [rng.random(3) for rng in InputStreams(3, 4, 2).generators()]
+    assert np.array_equal(part, whole[4:])
+
+
+def test_draws_of_different_inputs_are_independent():
+    """40,000 uniforms in twenty bins, and 39,999 correlations of neighbours: |z| below 4."""
+    everything = [InputStreams(3, 0, 10_000).uniforms(4).ravel()]
+    everything.append(
+        np.concatenate([rng.random(4) for rng in InputStreams(3, 0, 10_000).generators()])
+    )
+    for values in everything:
+        assert len(np.unique(values)) == values.size
+        observed, _ = np.histogram(values, bins=20, range=(0, 1))
+        assert abs(np.sum((observed - 2000) ** 2 / 2000) - 19) / np.sqrt(38) < 4
+        centred = values - 0.5
+        assert abs(np.sum(centred[1:] * centred[:-1]) * 12 / np.sqrt(values.size)) < 4
+    assert not np.intersect1d(*everything).size

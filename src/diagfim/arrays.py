@@ -29,8 +29,10 @@ LONG_NAMES = {
     "bounds_checked": "number of values compared with a bound",
     "constants": "number of values without sampling error",
     "covariance_12": "exact covariance of the two estimators, one draw",
+    "deviation": "largest deviation from diagfim, relative to the largest entry of a tensor",
     "empirical_fisher": "layer average of the mean estimate over the repetitions",
     "empirical_variance": "layer average of the variance of the estimates over the repetitions",
+    "epoch_seconds": "duration of an epoch of training",
     "exact_variance": "layer average of the exact variance, one draw",
     "exponent": "largest exponent of Bernstein's inequality",
     "excess_kurtosis_1": "exact excess kurtosis of the score-based estimator, one draw",
@@ -41,6 +43,7 @@ LONG_NAMES = {
     "fisher": "exact Fisher information",
     "fisher_lambda_bound": "Theorem 5.2 bound on the largest output Fisher eigenvalue",
     "fisher_lambda_max": "largest output Fisher eigenvalue",
+    "floor": "duration of the products of per-sample Jacobians at the rate of a large product",
     "images": "grey levels, 0 to 255",
     "input_share": "share of the exact variance that stems from the inputs",
     "input_variance": "exact variance over inputs of the Fisher information",
@@ -52,17 +55,27 @@ LONG_NAMES = {
     "layer_z": "deviation of the layer's mean estimate from the exact one, in standard errors",
     "loss": "mean cross-entropy",
     "mean": "mean of the estimates over the repetitions",
+    "memory": "bytes held at the peak of a call beyond those before it",
     "normal_beyond": "number of nearly normal tests with a deviation beyond 5 standard errors",
     "normal_largest": "largest deviation of the nearly normal tests, in standard errors",
     "normal_tests": "number of tests with a nearly normal law",
     "outputs": "network outputs, the logits",
     "parameter_variance": "layer average of the variance of the estimates over the repetitions",
+    "parameters": "number of parameters",
     "probabilities": "probability of each label under the network",
     "range_1": "largest deviation of a draw of the score-based estimator from its mean",
     "range_2": "largest deviation of a draw of the Hessian-based estimator from its mean",
+    "rate": "floating-point operations per second of the best matrix product",
+    "ratio": "duration over that of a forward and backward pass",
+    "samples": "number of training samples in an epoch",
     "score_better": "share of the parameters for which the score-based estimator varies less",
     "second": "second derivatives of the outputs by the pre-activations",
+    "second_seconds": "duration of what second derivatives add to first ones",
+    "second_share": "share of that duration which the floor accounts for",
     "second_squared": "squared norm of the second derivatives of the outputs by a parameter",
+    "seconds": "duration of a call",
+    "share": "share of the duration of the five quantities which the floor accounts for",
+    "standard_error": "standard error of the Fisher information, over inputs and draws",
     "tensor_lambda_bound": "Theorem 5.2 bound on the largest tensor eigenvalue of M",
     "tensor_lambda_max": "largest tensor eigenvalue of M",
     "tests": "number of values with a positive standard error",
@@ -75,15 +88,40 @@ LONG_NAMES = {
 }
 """CF ``long_name`` of every variable that a file may hold."""
 
-UNITS = {"images": "grey level", "labels": "class", "loss": "nat"}
+UNITS = {
+    "epoch_seconds": "s",
+    "floor": "s",
+    "images": "grey level",
+    "labels": "class",
+    "loss": "nat",
+    "memory": "byte",
+    "rate": "s-1",
+    "second_seconds": "s",
+    "seconds": "s",
+}
 """Units; everything else is dimensionless (nat² in units of the parameter, which has none)."""
 
 Groups = Mapping[str, xr.Dataset]
 
 
-def parameter_dimensions(name: str) -> tuple[str, ...]:
-    """Dimension names of a parameter tensor of an affine map."""
-    return ("unit",) if name.endswith("bias") else ("unit", "fan_in")
+def description(name: str) -> dict[str, str]:
+    """CF attributes of a variable."""
+    return {"long_name": LONG_NAMES[name], "units": UNITS.get(name, "1")}
+
+
+DIMENSIONS = {
+    0: (),
+    1: ("unit",),
+    2: ("unit", "fan_in"),
+    3: ("unit", "channel", "tap"),
+    4: ("unit", "channel", "row", "column"),
+}
+"""Dimension names of a parameter tensor by their number: dense weights 2, images' kernels 4."""
+
+
+def parameter_dimensions(number: int) -> tuple[str, ...]:
+    """Names of so many dimensions of a parameter tensor."""
+    return DIMENSIONS.get(number) or tuple(f"axis_{k}" for k in range(number))
 
 
 def parameter_groups(
@@ -101,7 +139,10 @@ def parameter_groups(
     return {
         f"parameters/{name}": xr.Dataset(
             {
-                quantity: ((*leading, *parameter_dimensions(name)), array)
+                quantity: (
+                    (*leading, *parameter_dimensions(array.ndim - len(leading))),
+                    array,
+                )
                 for quantity, array in quantities.items()
             }
         )
@@ -180,8 +221,7 @@ def write(
     for node in tree.subtree:
         encoding[node.path] = {}
         for name, variable in node.data_vars.items():
-            variable.attrs["long_name"] = LONG_NAMES[str(name)]
-            variable.attrs["units"] = UNITS.get(str(name), "1")
+            variable.attrs.update(description(str(name)))
             if variable.ndim and variable.dtype.kind in "fiub":
                 encoding[node.path][str(name)] = {"zlib": True, "complevel": 1, "shuffle": True}
     partial = path.with_name(path.name + ".partial")

@@ -1,253 +1,245 @@
-"""The two random estimators of the Fisher diagonal, repeated over seeds at many numbers of draws.
+"""Estimators of the Fisher diagonal from N draws at each input, with their standard errors.
 
-Labels are always drawn from the model.  At a fixed input, N categorical draws enter only through
-their counts n ~ Multinomial(N, σ), so a repetition costs C products a coordinate whatever N is.
+Each names the directions along which it needs derivatives and makes of them its value at every
+input; the mean over the inputs is the estimate, and their spread its error.  By Theorem 4.7 that
+spread holds both what the inputs and what the draws contribute.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from array_api_compat import array_namespace
 
-from diagfim.derivatives.factored import AffineFactors, Derivatives, split
+from diagfim.derivatives.factored import AffineFactors, Array, Linearised, split
 from diagfim.errors import UserError
-from diagfim.families import Categorical, Outcomes
-from diagfim.moments import Running
-
-ESTIMATORS = ("score", "hessian")
-"""Score-based Î1 (mean squared gradient) and Hessian-based Î2 (mean diagonal Hessian), Eq. 3."""
-
-
-def label_counts(
-    probabilities: np.ndarray, draws: int, repetitions: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Counts of each label among N draws from the model at one input.
-
-    Parameters
-    ----------
-    probabilities : array, (C,)
-        p(y = c | x).
-    draws : int
-        N.
-    repetitions : int
-        Number of independent repetitions, S.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    array of int, (S, C)
-    """
-    return np.asarray(rng.multinomial(draws, probabilities, size=repetitions))
+from diagfim.families import Family
+from diagfim.moments import BlockMeans, BlockSums, Labelled, Parts, join, part
+from diagfim.seeding import InputStreams
+from diagfim.streams import Batch
 
 
 @dataclass(frozen=True)
-class JointDraws:
-    """N draws of (x, u): an input by its position, and the uniform that its label comes from.
-
-    The label is the inverse of the cumulative softmax at u, so the draws themselves depend on
-    nothing but the generator: not on the network, the batches or the order of evaluation.
+class Plan:
+    """What an estimator needs of a batch.
 
     Attributes
     ----------
-    positions : array of int, (N,)
-        Positions of the inputs in the pool, drawn uniformly with replacement.
-    uniforms : array, (N,)
-        Independent uniforms on [0, 1).
+    first : array, (n, K, T)
+        Directions of the first derivatives.
+    second : array, (n, K', T), or None
+        Directions of the second derivatives.
+    values : callable
+        From the derivatives of a block, the left factors (n, units) whose means and variances over
+        the inputs are wanted, and those that go with the fourth power of the inputs, as for
+        `BlockSums.update`.
     """
 
-    positions: np.ndarray
-    uniforms: np.ndarray
-
-    @classmethod
-    def sample(cls, pool: int, draws: int, rng: np.random.Generator) -> "JointDraws":
-        """Draw N pairs for a pool of inputs."""
-        return cls(rng.integers(pool, size=draws), rng.random(draws))
-
-    def labels(self, probabilities: np.ndarray) -> np.ndarray:
-        """Labels drawn from the model: (N,), for probabilities (pool, C)."""
-        cumulative = np.cumsum(probabilities, axis=1)[self.positions]
-        # Rounding may leave the last sum a little under one: the last label takes what is above.
-        labels = np.sum(self.uniforms[:, None] >= cumulative, axis=1)
-        return np.asarray(np.minimum(labels, probabilities.shape[1] - 1))
+    first: Array
+    second: Array | None
+    values: Callable[[AffineFactors], tuple[list[Array], list[Array]]]
 
 
-@dataclass(frozen=True)
-class Repetitions:
-    """Moments over S repetitions of both estimators at one N.
-
-    Attributes
-    ----------
-    parameters : dict of str to dict of str to array
-        By parameter name, then ``mean`` and ``variance`` (divided by S − 1), each (2, *shape of the
-        parameter), in the order of `ESTIMATORS`.
-    layers : dict of str to dict of str to array
-        By weight name, arrays (2,): ``layer_mean`` and ``layer_variance`` of the estimate averaged
-        over the parameters of the layer, and ``parameter_variance``, the layer average of the
-        parameters' variances.
-    """
-
-    parameters: dict[str, dict[str, np.ndarray]]
-    layers: dict[str, dict[str, np.ndarray]]
-
-
-def summarise(
-    by_draws: Mapping[int, Repetitions], recorded: int
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]:
-    """Parameters at the recorded N, and layers at every N: (2, number of N) arrays."""
-    layers = {
-        layer: {
-            quantity: np.stack([one.layers[layer][quantity] for one in by_draws.values()], axis=-1)
-            for quantity in quantities
-        }
-        for layer, quantities in by_draws[recorded].layers.items()
-    }
-    return by_draws[recorded].parameters, layers
-
-
-def at_fixed_input(
-    layers_of_input: Sequence[AffineFactors], outcomes: Sequence[Outcomes], counts: np.ndarray
-) -> Repetitions:
-    """Moments over S repetitions of Î1 and Î2 at one input, from label counts.
+class Estimator(ABC):
+    """A mean over the inputs of one value each, streamed.
 
     Parameters
     ----------
-    layers_of_input : sequence of AffineFactors
-        Of a single input (n = 1).
-    outcomes : sequence of Outcomes
-        Of the same layers.
-    counts : array of int, (S, C)
-        Label counts, all rows of the same sum N.
-
-    Returns
-    -------
-    Repetitions
-        With arrays in the shapes of the parameters.  An estimate is `left_i · a_j²` and so are its
-        deviations, which is why S × parameters numbers are never formed.
-    """
-    frequencies = counts / counts.sum(axis=1, keepdims=True)
-    parameters: dict[str, dict[str, np.ndarray]] = {}
-    layers: dict[str, dict[str, np.ndarray]] = {}
-    for layer, outcome in zip(layers_of_input, outcomes, strict=True):
-        # Deviations from I rather than estimates, so that a small variance keeps its digits.
-        by_label = np.stack([outcome.score[0] - outcome.fisher[0], outcome.hessian[0]])
-        deviation = frequencies @ by_label
-        mean = outcome.fisher[0] + deviation.mean(axis=1)
-        variance = deviation.var(axis=1, ddof=1)
-        for quantity, left, power in (("mean", mean, 2), ("variance", variance, 4)):
-            for name, value in layer.expand(left, power).items():
-                parameters.setdefault(name, {})[quantity] = value
-        average = layer.average(deviation[:, :, None, :], 2)[:, :, 0]
-        layers[layer.weight] = {
-            "layer_mean": layer.average(mean[:, None, :], 2)[:, 0],
-            "layer_variance": average.var(axis=1, ddof=1),
-            "parameter_variance": layer.average(variance[:, None, :], 4)[:, 0],
-        }
-    return Repetitions(parameters, layers)
-
-
-class JointEstimator:
-    """Î1 and Î2 from joint draws of (x, y) over a pool of inputs.
-
-    Parameters
-    ----------
-    batches : iterable of Derivatives
-        Of the pool, batch after batch, as NumPy arrays.
-    pool : int
-        Number of inputs in all.
-    family : Categorical
+    family : Family
         Output distribution.
-
-    Raises
-    ------
-    UserError
-        If the batches do not add up to the pool.
-
-    Notes
-    -----
-    Memory is pool × C × units, twice.  A repetition costs one matrix product with as many rows as
-    there are distinct pairs among its draws: at most N, and at most pool × C.
+    draws : int
+        N, draws at each input.
+    seed : int
+    errors : bool
+        Whether standard errors are wanted; without them, less than half of the sums are needed.
     """
 
-    def __init__(self, batches: Iterable[Derivatives], pool: int, family: Categorical) -> None:
-        self._layers: dict[str, _PoolFactors] = {}
-        start = 0
-        for batch in batches:
-            n, classes = batch.outputs.shape
-            rows = slice(start, start + n)
-            start += n
-            if start > pool:
-                break
-            if not self._layers:
-                self.probabilities = np.empty((pool, classes))
-                self._layers = {
-                    layer.weight: _PoolFactors.empty(layer, pool) for layer in batch.layers
-                }
-            self.probabilities[rows] = family.probabilities(batch.outputs)
-            directions = family.directions(batch.outputs)
-            for layer in batch.pull(directions, directions):
-                outcomes = family.outcomes(batch.outputs, layer.first, layer.second)
-                factors = self._layers[layer.weight]
-                for stored, draw in zip(factors.draws, outcomes.draws, strict=True):
-                    stored[rows] = draw
-                factors.squares[rows] = layer.powers(2)
-        if start != pool:
-            raise UserError(f"inputs: the batches hold {start} or more, but the pool is {pool}")
+    def __init__(self, family: Family, draws: int, seed: int, errors: bool = True) -> None:
+        self.family = family
+        self.draws = draws
+        self.seed = seed
+        self.count = 0
+        self._kind: type[BlockSums] | type[BlockMeans] = BlockSums if errors else BlockMeans
+        self._sums: Parts[BlockSums | BlockMeans] = {}
 
-    def estimate(self, draws: JointDraws) -> dict[str, np.ndarray]:
-        """One repetition of both estimators.
+    @abstractmethod
+    def plan(self, outputs: Array, batch: Batch) -> Plan:
+        """What to differentiate, and what to make of it."""
+
+    def streams(self, batch: Batch) -> InputStreams:
+        """The random streams of the inputs of a batch."""
+        return InputStreams(self.seed, batch.start, len(batch.inputs))
+
+    def update(self, at: Linearised, batch: Batch) -> None:
+        """Add the inputs of one batch."""
+        plan = self.plan(at.outputs, batch)
+        for block in at.pull(plan.first, plan.second):
+            part(self._sums, block, self._kind).update(block, *plan.values(block))
+        self.count += len(batch.inputs)
+
+    def result(self) -> Labelled:
+        """By parameter: ``fisher`` and, if wanted, its ``standard_error``.
 
         Returns
         -------
-        dict of str to array
-            By weight name, (2, units, columns) in the order of `ESTIMATORS`, the bias as the last
-            column; `factored.split` cuts it.
+        dict of str to dict of str to array
+            Shaped as by `Population.result`.
+
+        Raises
+        ------
+        UserError
+            If no input was seen.
         """
-        classes = self.probabilities.shape[1]
-        pairs, multiplicity = np.unique(
-            draws.positions * classes + draws.labels(self.probabilities), return_counts=True
-        )
-        rows, labels = np.divmod(pairs, classes)
-        weights = (multiplicity / draws.positions.size)[:, None]
-        found: dict[str, np.ndarray] = {}
-        for weight, pool in self._layers.items():
-            left = np.concatenate([draw[rows, labels] for draw in pool.draws], axis=1) * weights
-            both = left.T @ pool.squares[rows]
-            found[weight] = both.reshape(2, -1, both.shape[1])
+        if self.count == 0:
+            raise UserError("inputs: none were given; pass at least one input")
+        found: Labelled = {}
+        for parts in self._sums.values():
+            full = join({start: self.of_block(sums) for start, sums in parts.items()})
+            for quantity, value in full.items():
+                for name, values in split(parts[0].parameters, value).items():
+                    found.setdefault(name, {})[quantity] = values
         return found
 
-    def repetitions(self, samples: Iterable[JointDraws]) -> Repetitions:
-        """Moments over several repetitions, one set of draws each."""
-        full: dict[str, Running] = {weight: Running() for weight in self._layers}
-        average: dict[str, Running] = {weight: Running() for weight in self._layers}
-        for draws in samples:
-            for weight, estimate in self.estimate(draws).items():
-                full[weight].update(estimate)
-                average[weight].update(estimate.mean(axis=(1, 2)))
-        parameters: dict[str, dict[str, np.ndarray]] = {}
-        layers: dict[str, dict[str, np.ndarray]] = {}
-        for weight, pool in self._layers.items():
-            moments = {"mean": full[weight].mean, "variance": full[weight].variance}
-            for quantity, value in moments.items():
-                for name, part in split(pool.layer.parameters, value).items():
-                    parameters.setdefault(name, {})[quantity] = part
-            layers[weight] = {
-                "layer_mean": average[weight].mean,
-                "layer_variance": average[weight].variance,
-                "parameter_variance": moments["variance"].mean(axis=(1, 2)),
-            }
-        return Repetitions(parameters, layers)
+    def of_block(self, sums: BlockSums | BlockMeans) -> dict[str, Array]:
+        """The estimate and its standard error: the mean over the inputs, and from their spread."""
+        [(fisher, variance)], _ = sums.result()
+        if variance is None:
+            return {"fisher": fisher}
+        return {"fisher": fisher, "standard_error": self._error(variance)}
+
+    def _error(self, variance: Array) -> Array:
+        """Standard error from the variance over the inputs; one input does not tell."""
+        xp = array_namespace(variance)
+        if self.count == 1:
+            return xp.full_like(variance, float("nan"))
+        return xp.sqrt(variance / (self.count - 1))
 
 
-@dataclass(frozen=True)
-class _PoolFactors:
-    """What one layer contributes to an estimate: values by (input, label, unit), squared inputs."""
+class Score(Estimator):
+    """Î1: the mean squared gradient of log p at y drawn from the model (Eq. 3)."""
 
-    layer: AffineFactors
-    draws: tuple[np.ndarray, np.ndarray]
-    squares: np.ndarray
+    def plan(self, outputs: Array, batch: Batch) -> Plan:
+        """One direction per draw, and no more than the scatter of the draws needs."""
+        drawn = self.family.draw(outputs, self.draws, self.streams(batch))
+        return Plan(
+            drawn.directions, None, lambda block: ([_squares(block.first, drawn.weights)], [])
+        )
 
-    @classmethod
-    def empty(cls, layer: AffineFactors, pool: int) -> "_PoolFactors":
-        shape = (pool, *layer.first.shape[1:])
-        draws = (np.empty(shape), np.empty(shape))
-        return cls(layer, draws, np.empty((pool, layer.inputs.shape[1])))
+
+class Hessian(Estimator):
+    """Î2: the mean diagonal of −∂² log p at y drawn from the model (Eq. 3); it may be negative."""
+
+    def plan(self, outputs: Array, batch: Batch) -> Plan:
+        """I and, the Hessian being linear in the draws, one direction for their mean."""
+        drawn = self.family.draw(outputs, self.draws, self.streams(batch))
+
+        def values(block: AffineFactors) -> tuple[list[Array], list[Array]]:
+            fisher = _squares(block.first)
+            return [fisher if block.second is None else fisher - block.second[:, 0]], []
+
+        return Plan(self.family.root(outputs), drawn.mean[:, None, :], values)
+
+
+class Exact(Estimator):
+    """The conditional information itself, averaged over y in closed form (Rao and Blackwell)."""
+
+    def plan(self, outputs: Array, batch: Batch) -> Plan:
+        """As many directions as I(h|x) has rank."""
+        return Plan(self.family.root(outputs), None, lambda block: ([_squares(block.first)], []))
+
+
+class Empirical(Estimator):
+    """The mean squared gradient of log p at the labels of the data (Section 6)."""
+
+    def plan(self, outputs: Array, batch: Batch) -> Plan:
+        """One direction per input."""
+        if batch.labels is None:
+            raise UserError(
+                "labels: the empirical estimator needs those of the data; pass labels=, or batches "
+                "of (inputs, labels)"
+            )
+        residuals = self.family.residuals(outputs, batch.labels)
+        return Plan(residuals[:, None, :], None, lambda block: ([_squares(block.first)], []))
+
+
+class Hutchinson(Estimator):
+    """The squared gradient along random signs: (Σ_k ξ_k d_kᵀ ∂h)², d the root of I (Sun 2025)."""
+
+    def plan(self, outputs: Array, batch: Batch) -> Plan:
+        """One direction per draw of signs."""
+        xp = array_namespace(outputs)
+        root = self.family.root(outputs)
+        uniforms = self.streams(batch).uniforms(self.draws * root.shape[1])
+        signs = np.where(uniforms < 0.5, -1.0, 1.0) / self.draws**0.5
+        noise = xp.asarray(
+            signs.reshape(len(signs), self.draws, -1), dtype=outputs.dtype, device=outputs.device
+        )
+        return Plan(xp.matmul(noise, root), None, lambda block: ([_squares(block.first)], []))
+
+
+class Mixed(Estimator):
+    """w Î1 + (1 − w) Î2 from the same draws, with the weight of least variance per parameter.
+
+    w = (V2 − C12)/(V1 + V2 − 2 C12), from the exact moments averaged over these inputs: it does not
+    depend on the draws, so that the mean stays unbiased given the inputs.
+    """
+
+    def plan(self, outputs: Array, batch: Batch) -> Plan:
+        """Directions of the moments and of the draws, one after the other."""
+        xp = array_namespace(outputs)
+        drawn = self.family.draw(outputs, self.draws, self.streams(batch))
+        every = self.family.directions(outputs)
+        size = every.shape[1]
+
+        def values(block: AffineFactors) -> tuple[list[Array], list[Array]]:
+            bent = block.second
+            moments = self.family.moments(
+                outputs, block.first[:, :size], None if bent is None else bent[:, :size]
+            )
+            score = _squares(block.first[:, size:], drawn.weights)
+            hessian = moments.fisher if bent is None else moments.fisher - bent[:, size]
+            further = [moments.variance_1, moments.variance_2, moments.covariance_12]
+            return [score, hessian, moments.fisher], further
+
+        return Plan(
+            xp.concat([every, drawn.directions], axis=1),
+            xp.concat([every, drawn.mean[:, None, :]], axis=1),
+            values,
+        )
+
+    def of_block(self, sums: BlockSums | BlockMeans) -> dict[str, Array]:
+        """Theorem 4.7 with the exact variance of the mix."""
+        [(score, _), (hessian, _), (_, input_variance)], (v1, v2, c12) = sums.result()
+        xp = array_namespace(score)
+        spread = v1 + v2 - 2 * c12  # of Î1 − Î2: zero where the two are the same, so is any mix
+        weight = xp.where(spread > 0, (v2 - c12) / xp.where(spread > 0, spread, 1.0), 0.5)
+        fisher = weight * score + (1 - weight) * hessian
+        if input_variance is None:
+            return {"fisher": fisher}
+        variance = weight**2 * v1 + (1 - weight) ** 2 * v2 + 2 * weight * (1 - weight) * c12
+        of_draws = variance / (self.draws * self.count)
+        return {
+            "fisher": fisher,
+            "standard_error": xp.sqrt(self._error(input_variance) ** 2 + of_draws),
+        }
+
+
+def _squares(first: Array, weights: Array | None = None) -> Array:
+    """Sum over the directions of the squared derivatives, weighted or not: (n, units)."""
+    xp = array_namespace(first)
+    squares = first * first
+    if weights is None:
+        return xp.sum(squares, axis=1)
+    return xp.matmul(weights[:, None, :], squares)[:, 0]
+
+
+ESTIMATORS: dict[str, type[Estimator]] = {
+    "score": Score,
+    "hessian": Hessian,
+    "mixed": Mixed,
+    "exact": Exact,
+    "empirical": Empirical,
+    "hutchinson": Hutchinson,
+}
+"""By the name that `diagfim.estimate` knows them by."""

@@ -134,7 +134,7 @@ class Population:
             moments = self.family.moments(*along)
             further = [moments.variance_1, moments.variance_2, moments.covariance_12]
             sums = part(self._sums, block, BlockSums)
-            sums.update(block, moments.fisher, further)
+            sums.update(block, [moments.fisher], further)
             if self._wants_tails:
                 assert isinstance(self.family, Categorical)
                 part(self._tails, block, BlockTails).update(block, self.family.outcomes(*along))
@@ -164,10 +164,10 @@ class Population:
         parameters: Labelled = {}
         layers: Labelled = {}
         for weight, parts in self._sums.items():
-            found = {
-                start: dict(zip(QUANTITIES, sums.result(), strict=True))
-                for start, sums in parts.items()
-            }
+            found = {}
+            for start, sums in parts.items():
+                [of_fisher], further = sums.result()
+                found[start] = dict(zip(QUANTITIES, (*of_fisher, *further), strict=True))
             for start, tails in self._tails.get(weight, {}).items():
                 found[start] |= tails.result(found[start])
             full = join(found)
@@ -182,68 +182,115 @@ class BlockSums:
     """Sums over inputs for one block: of left_i b_j, of its square, and of further lefts by b_j².
 
     Here b = a², the squared inputs of the affine map.  With λ = l − l₀ and β = b − b₀ about the
-    means of the first batch, l b − l₀ b₀ = λ b + l₀ β: sums of it and of its square need products of
-    λ and λ² with b, b β and b² only, all small when l b hardly varies, so that nothing cancels.
+    means of the first batch, l b − l₀ b₀ = λ b + l₀ β: sums of it and of its square need products
+    of λ and λ² with b, b β and b² only, all small when l b hardly varies: nothing cancels.
     """
 
     def __init__(self) -> None:
         self.count = 0
 
-    def _start(self, block: AffineFactors, left: Array, further: Sequence[Array]) -> None:
-        xp = array_namespace(left)
-        b = block.powers(2)
-        self.parameters = block.parameters
-        self._left = xp.mean(left, axis=0)
-        self._b = xp.mean(b, axis=0)
-        zeros = {"dtype": xp.float64, "device": left.device}
-        units, columns = left.shape[1], b.shape[1]
-        self._by_square = xp.zeros(((1 + len(further)) * units, columns), **zeros)
-        self._by_b = xp.zeros((units, 2 * columns), **zeros)
-        self._beta = xp.zeros((2, columns), **zeros)
-
-    def update(self, block: AffineFactors, left: Array, further: Sequence[Array] = ()) -> None:
+    def update(
+        self, block: AffineFactors, lefts: Sequence[Array], further: Sequence[Array] = ()
+    ) -> None:
         """Add the inputs of one batch.
 
         Parameters
         ----------
         block : AffineFactors
-        left : array, (n, units)
-            The left factor whose mean and variance over the inputs are wanted.
+        lefts : sequence of array, (n, units)
+            Left factors that go with b, whose means and variances over the inputs are wanted.
         further : sequence of array, (n, units)
-            Left factors that go with b² and whose means are wanted; as many in every batch.
+            Left factors that go with b², whose means are wanted.
         """
-        if self.count == 0:
-            self._start(block, left, further)
-        xp = array_namespace(left)
+        xp = array_namespace(*lefts)
+        left = lefts[0] if len(lefts) == 1 else xp.concat(list(lefts), axis=1)
         b = block.powers(2)
+        if self.count == 0:
+            self.parameters = block.parameters
+            self._of = len(lefts), len(further)
+            self._left, self._b = xp.mean(left, axis=0), xp.mean(b, axis=0)
         lam, beta = left - self._left, b - self._b
-        lefts = xp.concat([lam * lam, *further], axis=1)
-        self._by_square += xp.matmul(xp.matrix_transpose(lefts), b * b)
-        self._by_b += xp.matmul(xp.matrix_transpose(lam), xp.concat([b, b * beta], axis=1))
-        self._beta[0] += xp.sum(beta, axis=0)
-        self._beta[1] += xp.sum(beta * beta, axis=0)
+        sums = [
+            _product([lam * lam, *further], b * b),
+            _product([lam], b),
+            _product([lam], b * beta),
+            xp.stack([xp.sum(beta, axis=0), xp.sum(beta * beta, axis=0)]),
+        ]
+        if self.count == 0:
+            self._sums = sums
+        else:
+            if self._sums[0].dtype != xp.float64:
+                self._sums = [xp.astype(one, xp.float64) for one in self._sums]
+            for total, one in zip(self._sums, sums, strict=True):
+                total += one
         self.count += left.shape[0]
 
-    def result(self) -> list[Array]:
-        """Mean and variance over inputs of l b, then the means of the further lefts by b²."""
+    def result(self) -> tuple[list[tuple[Array, Array]], list[Array]]:
+        """Means and variances over inputs of lefts by b, and means of the further ones by b²."""
         xp = array_namespace(self._left)
-        left = xp.astype(self._left, xp.float64)[:, None]
-        b = xp.astype(self._b, xp.float64)[None, :]
-        units, columns = self._by_b.shape[0], self._beta.shape[1]
-        of_lam, of_lam_beta = self._by_b[:, :columns], self._by_b[:, columns:]
-        shift = (of_lam + left * self._beta[0]) / self.count
-        squares = (
-            self._by_square[:units] + 2 * left * of_lam_beta + left**2 * self._beta[1]
-        ) / self.count
-        variance = squares - shift**2
-        return [
-            left * b + shift,
-            xp.where(variance > 0, variance, xp.zeros_like(variance)),
-            *(
-                self._by_square[start : start + units] / self.count
-                for start in range(units, self._by_square.shape[0], units)
-            ),
-        ]
+        lefts, further = self._of
+        l_ = xp.astype(self._left, xp.float64)[:, None]
+        b_ = xp.astype(self._b, xp.float64)
+        # In place: these arrays are as large as the parameters, and there are many steps.
+        by_square, shift, variance, of_beta = (
+            xp.astype(one, xp.float64, copy=True) for one in self._sums
+        )
+        for one in (by_square, shift, variance, of_beta):
+            one /= self.count
+        height = len(l_)
+        shift += l_ * of_beta[0]
+        variance *= 2 * l_
+        variance += by_square[:height]
+        variance += l_ * l_ * of_beta[1]
+        variance -= shift * shift
+        mean = shift
+        mean += l_ * b_
+        return (
+            list(zip(_cut(mean, lefts), _cut(xp.clip(variance, 0.0), lefts), strict=True)),
+            _cut(by_square[height:], further),
+        )
+
+
+class BlockMeans:
+    """What is left of `BlockSums` when only the means are wanted, at a third of the work."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def update(
+        self, block: AffineFactors, lefts: Sequence[Array], further: Sequence[Array] = ()
+    ) -> None:
+        """Add the inputs of one batch; see `BlockSums.update`."""
+        b = block.powers(2)
+        sums = [_product([left], b) for left in lefts]
+        sums += [_product([left], b * b) for left in further]
+        xp = array_namespace(b)
+        if self.count == 0:
+            self.parameters = block.parameters
+            self._number = len(lefts)
+            self._sums = [xp.astype(one, xp.float64, copy=False) for one in sums]
+        else:
+            for total, one in zip(self._sums, sums, strict=True):
+                total += one
+        self.count += lefts[0].shape[0]
+
+    def result(self) -> tuple[list[tuple[Array, None]], list[Array]]:
+        """Means over inputs of the lefts by b, without variances, and of the further ones by b²."""
+        means = [one / self.count for one in self._sums]
+        return [(mean, None) for mean in means[: self._number]], means[self._number :]
+
+
+def _product(lefts: Sequence[Array], columns: Array) -> Array:
+    """Σ_n left_ni column_nj for several left factors, stacked: one matrix product."""
+    xp = array_namespace(columns)
+    stacked = lefts[0] if len(lefts) == 1 else xp.concat(list(lefts), axis=1)
+    return xp.matmul(xp.matrix_transpose(stacked), columns)
+
+
+def _cut(stacked: Array, into: int) -> list[Array]:
+    """Equal slices of the rows."""
+    height = stacked.shape[0] // max(into, 1)
+    return [stacked[k * height : (k + 1) * height] for k in range(into)]
 
 
 class BlockTails:

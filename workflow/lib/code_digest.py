@@ -8,7 +8,7 @@ docstrings, so comments, layout and documentation rerun nothing.
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -57,13 +57,24 @@ def _meaning(module: Path) -> str:
 @cache
 def _imports(module: Path) -> tuple[Path, ...]:
     names: list[str] = []
-    for node in ast.walk(_tree(module)):
+    for node in _running(_tree(module)):
         if isinstance(node, ast.Import):
             names.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.append(node.module)
             names.extend(f"{node.module}.{alias.name}" for alias in node.names)
     return tuple(path for name in names for path in _files(name))
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under ``if TYPE_CHECKING``, whose imports never happen."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        children: Iterable[ast.AST] = node.orelse
+    else:
+        yield node
+        children = ast.iter_child_nodes(node)
+    for child in children:
+        yield from _running(child)
 
 
 def _files(name: str) -> Iterator[Path]:

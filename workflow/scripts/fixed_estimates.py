@@ -3,7 +3,7 @@
 import xarray as xr
 from _job import commit, job
 
-from diagfim import arrays, estimators
+from diagfim import arrays, repetitions
 from diagfim.derivatives import storage
 from diagfim.families import Categorical
 from diagfim.seeding import stream
@@ -28,11 +28,11 @@ with job(snakemake) as this:
             by_draws = {}
             for draws in settings["draws"]:
                 key = ("fixed draws", *snakemake.wildcards, epoch, int(position), draws)
-                counts = estimators.label_counts(
+                counts = repetitions.label_counts(
                     probabilities, draws, settings["repetitions"], stream(settings["seed"], *key)
                 )
-                by_draws[draws] = estimators.at_fixed_input(one.layers, outcomes, counts)
-            by_input.append(estimators.summarise(by_draws, settings["recorded_draws"]))
+                by_draws[draws] = repetitions.at_fixed_input(one.layers, outcomes, counts)
+            by_input.append(repetitions.summarise(by_draws, settings["recorded_draws"]))
         by_epoch.append([arrays.stack(one) for one in zip(*by_input, strict=True)])
     parameters, layers = (arrays.stack(one) for one in zip(*by_epoch, strict=True))
 
@@ -40,7 +40,7 @@ with job(snakemake) as this:
     groups = arrays.parameter_groups(parameters, leading)
     groups["layers"] = arrays.layer_group(layers, (*leading, "draws"))
     groups["/"] = root.assign_coords(
-        estimator=list(estimators.ESTIMATORS), draws=xr.Variable("draws", settings["draws"])
+        estimator=list(repetitions.ESTIMATORS), draws=xr.Variable("draws", settings["draws"])
     )
     arrays.write(
         snakemake.output[0],

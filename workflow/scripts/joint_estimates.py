@@ -5,7 +5,7 @@ import xarray as xr
 from _job import commit, job
 from _pool import Pool
 
-from diagfim import arrays, estimators
+from diagfim import arrays, repetitions
 from diagfim.families import Categorical
 from diagfim.seeding import stream
 
@@ -19,18 +19,18 @@ with job(snakemake) as this:
     results = []
     checkpoints = dict(zip(settings["epochs"], snakemake.input.checkpoints, strict=True))
     for epoch, checkpoint in this.progress(checkpoints.items(), "epoch", len(checkpoints)):
-        estimator = estimators.JointEstimator(pool.batches(checkpoint), size, Categorical())
+        estimator = repetitions.JointEstimator(pool.batches(checkpoint), size, Categorical())
         by_draws = {}
         for draws in settings["draws"]:
             key = ("joint draws", *snakemake.wildcards, epoch, draws)
             samples = (
-                estimators.JointDraws.sample(
+                repetitions.JointDraws.sample(
                     size, draws, stream(settings["seed"], *key, repetition)
                 )
                 for repetition in range(settings["repetitions"])
             )
             by_draws[draws] = estimator.repetitions(samples)
-        results.append(estimators.summarise(by_draws, recorded))
+        results.append(repetitions.summarise(by_draws, recorded))
         del estimator  # gigabytes, before the next epoch's are built
 
     parameters, layers = (arrays.stack(one) for one in zip(*results, strict=True))
@@ -39,7 +39,7 @@ with job(snakemake) as this:
     groups["/"] = xr.Dataset(
         coords={
             "epoch": settings["epochs"],
-            "estimator": list(estimators.ESTIMATORS),
+            "estimator": list(repetitions.ESTIMATORS),
             "draws": settings["draws"],
         }
     )

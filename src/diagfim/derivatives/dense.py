@@ -52,6 +52,15 @@ class Chain:
     model : torch.nn.Module
         A `torch.nn.Sequential`, nested or not, of `Linear`, the activations in `ELEMENTWISE`,
         `Dropout` in eval mode and `Flatten`, or a single `Linear`.
+    example : tensor, (n, ...), optional
+        Any inputs, to see at once that they fit; see `at`.
+    memory : int
+        Bytes that a batch of `batch_size` inputs may take.
+
+    Attributes
+    ----------
+    batch_size : int
+        Number of inputs at a time that keeps within the memory, and a processor busy.
 
     Raises
     ------
@@ -76,8 +85,19 @@ class Chain:
     [('0.weight', (5, 2, 4)), ('2.weight', (5, 2, 2))]
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    name = "dense"
+
+    def __init__(
+        self, model: nn.Module, example: Tensor | None = None, memory: int = 2**25
+    ) -> None:
         self._chain = _chain(model)
+        if example is not None:
+            _flat(self._chain[0], example)
+        # Of a sample: some six arrays (outputs, units) and four powers of the inputs, per layer.
+        weights = [step.linear.weight for step in self._chain]
+        outputs = len(weights[-1])
+        entries = sum(6 * outputs * len(weight) + 4 * weight.shape[1] for weight in weights)
+        self.batch_size = min(512, max(1, memory // (entries * weights[0].itemsize)))
 
     def at(self, inputs: Tensor) -> "_ChainAt":
         """Outputs at a batch, and derivatives on demand: a `Linearised`.
@@ -156,14 +176,14 @@ class _ChainAt:
     @torch.no_grad()
     def pull(self, first: Tensor, second: Tensor | None) -> Iterator[AffineFactors]:
         """Derivatives along directions, from the first layer to the last; see `Linearised`."""
-        firsts = self._by_activation(first)
-        if second is None:
-            bent: list[Tensor | None] = [None] * len(self._chain)
-        else:
-            by_activation = firsts if second is first else self._by_activation(second)
+        sums, results = self._sweep(first)
+        bent: list[Tensor | None] = [None] * len(self._chain)
+        if second is not None:
+            if second is not first:
+                _, results = self._sweep(second)
             bent = [
                 None if curvature is None else curvature[:, None, :] * b
-                for curvature, b in zip(self._curvatures, by_activation, strict=True)
+                for curvature, b in zip(self._curvatures, results, strict=True)
             ]
         deep = self._deep(bent)
         for index in range(len(self._chain)):
@@ -173,27 +193,25 @@ class _ChainAt:
             if above is not None:
                 neighbour = above @ self._chain[index + 1].linear.weight.square()
                 through = neighbour if through is None else through.add_(neighbour)
-            if slope is not None:
-                firsts[index] = slope[:, None, :] * firsts[index]
-                if through is not None:
-                    through *= slope.square()[:, None, :]
+            if slope is not None and through is not None:
+                through *= slope.square()[:, None, :]
             own = bent[index]
             yield AffineFactors(
                 weight=f"{step.name}weight",
                 bias=None if step.linear.bias is None else f"{step.name}bias",
                 inputs=a if step.linear.bias is None else _with_ones(a),
-                first=firsts[index],
+                first=sums[index],
                 second=own if through is None else through if own is None else through.add_(own),
             )
 
-    def _by_activation(self, directions: Tensor) -> list[Tensor]:
-        """B^m, the derivatives along the directions by the results of every activation."""
-        found = [directions]
-        for index in reversed(range(1, len(self._chain))):
-            slope, b = self._slopes[index], found[-1]
-            by_sum = b if slope is None else slope[:, None, :] * b
-            found.append(by_sum @ self._chain[index].linear.weight)
-        return found[::-1]
+    def _sweep(self, directions: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Derivatives along directions by the sums z^m and by the results a^m of every layer."""
+        sums, results = [], [directions]
+        for step, slope in zip(reversed(self._chain), reversed(self._slopes), strict=True):
+            sums.append(results[-1] if slope is None else slope[:, None, :] * results[-1])
+            if len(sums) < len(self._chain):
+                results.append(sums[-1] @ step.linear.weight)
+        return sums[::-1], results[::-1]
 
     def _deep(self, bent: list[Tensor | None]) -> list[Tensor | None]:
         """Σ_k D^m_k (∂z^m_k/∂a^l_i)² over m ≥ l + 2, for every l.
@@ -258,6 +276,11 @@ def _activate(
     """
     if not activations:
         return z, None, None
+    if len(activations) == 1 and type(activations[0]) is nn.Sigmoid:
+        # Of the study's own networks: three times as fast as autograd's bookkeeping.
+        value, rest = z.sigmoid(), (-z).sigmoid()
+        slope = value * rest
+        return value, slope, slope * (rest - value)
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         value = z
