@@ -326,7 +326,11 @@ def test_nothing_is_imported_before_it_is_asked_for():
 
 def test_a_long_analysis_says_so_before_it_starts(monkeypatch, caplog):
     model, samples, _ = network("layer-norm")
-    monkeypatch.setattr(ENGINES["autodiff"], "seconds", lambda self, first: 50.0 * len(first))
+
+    def slow(self, first, curved):
+        return 50.0 * len(first) if curved else 1.0
+
+    monkeypatch.setattr(ENGINES["autodiff"], "seconds", slow)
     with caplog.at_level(logging.WARNING, logger="diagfim"):
         diagfim.analyze(model, samples)
     [record] = caplog.records
@@ -335,9 +339,10 @@ def test_a_long_analysis_says_so_before_it_starts(monkeypatch, caplog):
     diagfim.analyze(model, iter([samples]))
     assert "13.9 hours per 1,000 inputs" in caplog.text
     caplog.clear()
-    monkeypatch.setattr(ENGINES["autodiff"], "seconds", lambda self, first: 1.0)
-    diagfim.analyze(model, samples)
+    diagfim.estimate(model, samples, "score")  # no second derivatives
     assert not caplog.records
+    diagfim.estimate(model, samples, "hessian")
+    assert "about 3 minutes" in caplog.text
 
 
 # ------------------------------------------------------------------------------------ errors

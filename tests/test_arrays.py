@@ -215,14 +215,12 @@ def test_stack_puts_the_new_axis_first():
     assert found["b"]["fisher"].tolist() == [[0, 0], [1, 1], [1, 1]]
 
 
-@pytest.mark.parametrize(
-    ("name", "dimensions"),
-    [
-        ("bias", ("unit",)),
-        ("dense1.bias", ("unit",)),
-        ("weight", ("unit", "fan_in")),
-        ("0.1.weight", ("unit", "fan_in")),
-    ],
-)
-def test_dimensions_of_a_parameter(name, dimensions):
-    assert arrays.parameter_dimensions(name) == dimensions
+@pytest.mark.parametrize("number", range(7))
+def test_dimensions_of_a_parameter(number):
+    names = arrays.parameter_dimensions(number)
+    assert len(names) == len(set(names)) == number
+
+
+def test_a_dense_weight_is_units_by_fan_in_and_its_bias_by_units():
+    assert arrays.parameter_dimensions(2) == ("unit", "fan_in")
+    assert arrays.parameter_dimensions(1) == ("unit",)

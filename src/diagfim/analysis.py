@@ -91,7 +91,7 @@ def analyze(
     data = _Data(inputs, None)
     network = _Network(model, data.example, method, dtype, memory)
     population = Population(family_of(family))
-    for batch in data.batches(network):
+    for batch in data.batches(network, curved=True):
         population.update(network.engine.at(batch.inputs))
     values, _ = population.result()
     title = "Exact Fisher diagonal and estimator variances, per draw of y"
@@ -165,7 +165,7 @@ def estimate(
     data = _Data(inputs, labels)
     network = _Network(model, data.example, method, dtype, memory)
     stream = ESTIMATORS[estimator](family_of(family), int(draws), int(seed), errors)
-    for batch in data.batches(network):
+    for batch in data.batches(network, stream.curved):
         stream.update(network.engine.at(batch.inputs), batch)
     title = f"Fisher diagonal by the {estimator} estimator"
     settings = {"estimator": estimator, "draws": int(draws), "seed": int(seed)}
@@ -185,21 +185,21 @@ class _Data:
         self.example = first[0][:2]
         self._stream = chain([first], stream)
 
-    def batches(self, network: "_Network") -> Iterator[Batch]:
+    def batches(self, network: "_Network", curved: bool) -> Iterator[Batch]:
         """Batches of the engine's size on the model's device, with progress after some seconds."""
         size = network.engine.batch_size
         with tqdm(total=self._total, unit=" inputs", delay=5, disable=None) as progress:
             for batch in rebatch(self._stream, size):
                 moved = Batch(network.prepare(batch.inputs), batch.labels, batch.start)
                 if batch.start == 0:
-                    self._forecast(network, moved.inputs)
+                    self._forecast(network, moved.inputs, curved)
                 yield moved
                 progress.update(len(batch.inputs))
 
-    def _forecast(self, network: "_Network", first: Tensor) -> None:
+    def _forecast(self, network: "_Network", first: Tensor, curved: bool) -> None:
         if not isinstance(network.engine, Slow):
             return
-        each = network.engine.seconds(first) / len(first)
+        each = network.engine.seconds(first, curved) / len(first)
         if self._total is None:
             if each * 1000 > _LONG:
                 log.warning(

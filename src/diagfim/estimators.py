@@ -55,6 +55,9 @@ class Estimator(ABC):
         Whether standard errors are wanted; without them, less than half of the sums are needed.
     """
 
+    curved = False
+    """Whether second derivatives are needed."""
+
     def __init__(self, family: Family, draws: int, seed: int, errors: bool = True) -> None:
         self.family = family
         self.draws = draws
@@ -130,6 +133,8 @@ class Score(Estimator):
 class Hessian(Estimator):
     """Î2: the mean diagonal of −∂² log p at y drawn from the model (Eq. 3); it may be negative."""
 
+    curved = True
+
     def plan(self, outputs: Array, batch: Batch) -> Plan:
         """I and, the Hessian being linear in the draws, one direction for their mean."""
         drawn = self.family.draw(outputs, self.draws, self.streams(batch))
@@ -184,6 +189,8 @@ class Mixed(Estimator):
     w = (V2 − C12)/(V1 + V2 − 2 C12), from the exact moments averaged over these inputs: it does not
     depend on the draws, so that the mean stays unbiased given the inputs.
     """
+
+    curved = True
 
     def plan(self, outputs: Array, batch: Batch) -> Plan:
         """Directions of the moments and of the draws, one after the other."""

@@ -27,8 +27,8 @@ class Engine(Protocol):
 class Slow(Protocol):
     """An engine that may take minutes, and says so."""
 
-    def seconds(self, inputs: Tensor) -> float:
-        """Forecast of the time that all derivatives take at these inputs."""
+    def seconds(self, inputs: Tensor, curved: bool = True) -> float:
+        """Forecast of the time that the derivatives take at these inputs, second ones or not."""
         ...
 
 
