@@ -13,11 +13,12 @@ export PYTHON
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .NOTPARALLEL:
-.PHONY: help reproduce smoke test lint lock clean tex
+.PHONY: help reproduce smoke bench test lint lock clean tex
 
 help:
 	@echo "make reproduce  the whole study, up to results/paper/report.pdf"
 	@echo "make smoke      the same pipeline at toy size, in under two minutes"
+	@echo "make bench      time it on this machine, beside other libraries; trains a network first"
 	@echo "make test       all tests"
 	@echo "make lint       style, types and workflow lint only"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml"
@@ -28,6 +29,10 @@ reproduce: .venv/.ready tex
 
 smoke: .venv/.ready tex
 	@$(IN_VENV) snakemake --cores all --configfile config/smoke.yaml $(SNAKEMAKE_ARGS)
+
+bench: .venv/.ready
+	@$(IN_VENV) snakemake --cores all bench $(SNAKEMAKE_ARGS)
+	@.venv/bin/python -m diagfim.benchmark results/benchmark.nc
 
 test: .venv/.ready tex
 	@$(IN_VENV) python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)

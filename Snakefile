@@ -21,6 +21,7 @@ include: "workflow/rules/estimates.smk"
 include: "workflow/rules/bounds.smk"
 include: "workflow/rules/comparison.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/paper.smk"
 
 

@@ -25,6 +25,7 @@ CONDA_NAMES = {
     "seaborn": "seaborn-base",
 }
 CONDA_ONLY = {"python", "pip"}
+PIP_ONLY = {"backpack-for-pytorch", "nngeometry"}
 
 # what the lock must serve: each package at exactly one version on every one of these
 PLATFORMS = [
@@ -125,7 +126,11 @@ def test_lock_names_no_place():
 
 def conda_dependencies() -> dict[str, str]:
     entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert all(isinstance(entry, str) for entry in entries), "plain conda packages only"
+    (last,) = [entry for entry in entries if not isinstance(entry, str)]
+    assert list(last) == ["pip"]
+    names = {canonicalize_name(Requirement(entry).name) for entry in last["pip"]}
+    assert names == PIP_ONLY, "conda's own packages where there are any"
+    entries = [*(entry for entry in entries if isinstance(entry, str)), *last["pip"]]
     split = [
         re.fullmatch(r"([A-Za-z0-9._-]+?)\s*([=<>!~].*)?", entry).groups() for entry in entries
     ]

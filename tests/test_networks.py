@@ -51,6 +51,50 @@ def test_dropout_before_the_last_layer_only():
     assert model.dropout.p == 0.2
 
 
+# --------------------------------------------------------------------------- convolutional
+
+
+@pytest.mark.parametrize("activation", networks.ACTIVATIONS)
+def test_lenet_has_the_layers_of_lenet(activation):
+    model = networks.lenet(activation)
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    weights = {name: shape for name, shape in shapes.items() if name.endswith("weight")}
+    assert weights == {
+        "conv1.weight": (6, 1, 5, 5),
+        "conv2.weight": (16, 6, 5, 5),
+        "dense1.weight": (120, 400),
+        "dense2.weight": (84, 120),
+        "dense3.weight": (10, 84),
+    }
+    assert sum(value.numel() for value in model.parameters()) == 61_706
+    curved = [one for one in model if type(one) is networks.ACTIVATIONS[activation]]
+    assert len(curved) == 4
+    assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_a_residual_block_by_hand():
+    torch.manual_seed(0)
+    for block in (networks.BasicBlock(3, 3, 1), networks.BasicBlock(3, 5, 2)):
+        x = torch.randn(4, 3, 8, 8)
+        block.train()(x)  # so that the statistics are not the initial ones
+        block.eval()
+        a = torch.relu(block.norm1(block.conv1(x)))
+        a = block.norm2(block.conv2(a))
+        assert torch.allclose(block(x), torch.relu(a + block.shortcut(x)))
+    assert type(networks.BasicBlock(3, 3, 1).shortcut) is nn.Identity
+    assert block(x).shape == (4, 5, 4, 4)
+
+
+def test_small_resnet_has_a_block_per_stage():
+    model = networks.small_resnet(channels=2, widths=(4, 6, 8), classes=7).eval()
+    blocks = [one for one in model if isinstance(one, networks.BasicBlock)]
+    assert [one.conv2.out_channels for one in blocks] == [4, 6, 8]
+    assert [one.conv1.stride for one in blocks] == [(1, 1), (2, 2), (2, 2)]
+    x = torch.randn(3, 2, 16, 16)
+    assert model(x).shape == (3, 7)
+    assert torch.allclose(model(x)[:1], model(x[:1]), atol=1e-6)
+
+
 # --------------------------------------------------------------------------------- on disk
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from diagfim.errors import UserError
 
@@ -60,6 +60,102 @@ def mlp(
         fan_in = width
     modules["dropout"] = nn.Dropout(dropout)
     modules[f"dense{len(hidden) + 1}"] = nn.Linear(fan_in, classes)
+    return nn.Sequential(modules)
+
+
+def lenet(activation: str, classes: int = 10) -> nn.Sequential:
+    """Return a convolutional network of the size of LeNet-5, for images of 28 by 28 grey levels.
+
+    Parameters
+    ----------
+    activation : str
+        A key of `ACTIVATIONS`, applied after every layer but the last.
+    classes : int
+        Number of outputs, the logits.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from diagfim.networks import lenet
+    >>> lenet("tanh")(torch.zeros(3, 1, 28, 28)).shape
+    torch.Size([3, 10])
+    """
+    curved = ACTIVATIONS[activation]
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 6, 5, padding=2),
+            activation1=curved(),
+            pool1=nn.AvgPool2d(2),
+            conv2=nn.Conv2d(6, 16, 5),
+            activation2=curved(),
+            pool2=nn.AvgPool2d(2),
+            flatten=nn.Flatten(),
+            dense1=nn.Linear(16 * 5 * 5, 120),
+            activation3=curved(),
+            dense2=nn.Linear(120, 84),
+            activation4=curved(),
+            dense3=nn.Linear(84, classes),
+        )
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3 by 3 convolutions with batch-norm, and a shortcut around them."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return relu(shortcut(x) + residual(x))."""
+        residual: Tensor = self.norm2(self.conv2(self.relu1(self.norm1(self.conv1(x)))))
+        result: Tensor = self.relu2(residual + self.shortcut(x))
+        return result
+
+
+def small_resnet(
+    channels: int = 1, widths: Sequence[int] = (8, 16, 32), classes: int = 10
+) -> nn.Sequential:
+    """Return a residual network of one `BasicBlock` per stage, for images of any size.
+
+    Parameters
+    ----------
+    channels : int
+        Of the images.
+    widths : sequence of int
+        Channels of the stages; each but the first halves the resolution.
+    classes : int
+        Number of outputs, the logits.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from diagfim.networks import small_resnet
+    >>> small_resnet()(torch.zeros(3, 1, 28, 28)).shape
+    torch.Size([3, 10])
+    """
+    modules: OrderedDict[str, nn.Module] = OrderedDict(
+        conv=nn.Conv2d(channels, widths[0], 3, padding=1, bias=False),
+        norm=nn.BatchNorm2d(widths[0]),
+        relu=nn.ReLU(),
+    )
+    below = widths[0]
+    for stage, width in enumerate(widths, start=1):
+        modules[f"stage{stage}"] = BasicBlock(below, width, stride=1 if stage == 1 else 2)
+        below = width
+    modules["pool"] = nn.AdaptiveAvgPool2d(1)
+    modules["flatten"] = nn.Flatten()
+    modules["dense"] = nn.Linear(below, classes)
     return nn.Sequential(modules)
 
 

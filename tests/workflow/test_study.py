@@ -40,7 +40,7 @@ def edit(path, old, new):
 def test_it_ends_with_every_file(finished):
     names = {str(path.relative_to(finished.results)) for path in netcdf_files(finished)}
     expected = {name.format(replicate) for name in EXPECTED for replicate in (0, 1)}
-    assert names == expected | {"data/mnist.nc", "summary.nc"}
+    assert names == expected | {"data/mnist.nc", "summary.nc", "benchmark.nc"}
     for figure in ("training", "figure-2", "variance-against-draws"):
         for suffix in ("pdf", "png"):
             path = finished.results / "figures" / "sigmoid" / f"{figure}.{suffix}"
@@ -110,6 +110,11 @@ def test_the_report_holds_numbers_of_the_results(finished):
     with xr.open_datatree(finished.results / "summary.nc") as tree:
         accuracy = tree["sigmoid/history"]["accuracy"].isel(epoch=-1)
         assert f"{100 * float(accuracy.mean()):.2f}" in text
+    with xr.open_datatree(finished.results / "benchmark.nc") as tree:
+        five = tree["tasks/seconds"].sel(task="five quantities", quantile=0.5)
+        for seconds in five.values:
+            assert f"{1e3 * seconds:.2f}" in text
+        assert f"{float(tree['whole/memory'][-1]) / 1e6:.1f} MB" in text
     assert "784–12–10–8–10" in text
     assert "??" not in text
     log = (finished.results / "paper" / "report.log").read_text(errors="replace")
@@ -207,3 +212,12 @@ def test_the_full_study_plans(finished):
     run = finished.snakemake("--dry-run", "--configfile", "config/config.yaml")
     assert run.returncode == 0, run.stderr
     assert "joint_estimates" in run.stdout
+
+
+def test_the_benchmark_can_be_left_out(finished):
+    settings = finished.root / "tiny.yaml"
+    original = settings.read_text()
+    edit(settings, "benchmark:", "benchmark:\n  enabled: false")
+    planned = finished.planned()
+    settings.write_text(original)
+    assert planned == {"report": 1}

@@ -25,6 +25,13 @@ TINY = {
         "repetitions": 30,
         "batch_size": 128,
     },
+    "benchmark": {
+        "rounds": 1,
+        "batch": 16,
+        "whole_set": 1500,
+        "training_images": 200,
+        "test_images": 20,
+    },
 }
 
 

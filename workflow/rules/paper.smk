@@ -25,6 +25,7 @@ rule report:
     input:
         summary=rules.summary.output[0],
         figures=expand(f"{FIGURE}.pdf", network=NETWORKS, figure=FIGURES),
+        benchmark=rules.benchmark.output if config["benchmark"]["enabled"] else [],
         template="paper/report.tex.j2",
         tex=rules.tex.output[0],
     output:

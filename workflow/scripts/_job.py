@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Jobs find the package in any environment, installed or not.
-sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from diagfim.errors import UserError
 

@@ -12,6 +12,10 @@ with job(snakemake):
     settings = snakemake.params.settings
     with arrays.read(snakemake.input.summary) as tree:
         datasets = {name: arrays.groups_of(tree[name]) for name in settings["networks"]}
+    measured = None
+    for path in snakemake.input.benchmark:  # one, or none when it is left out
+        with arrays.read(path) as tree:
+            measured = report.benchmark_table(tree)
     draws = {kind: settings[kind]["recorded_draws"] for kind in ("fixed", "joint")}
     networks = [
         {
@@ -30,6 +34,7 @@ with job(snakemake):
         source,
         version=f"diagfim {__version__}, revision {commit()}",
         networks=networks,
+        benchmark=measured,
         cost=report.cost_table(Path(snakemake.params.benchmarks).glob("*/*.tsv")),
         family_level=comparison.FAMILY_LEVEL,
         normal_kurtosis=comparison.NORMAL_KURTOSIS,

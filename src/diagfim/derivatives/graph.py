@@ -19,13 +19,13 @@ import math
 import operator
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.func import jvp, vmap
 from torch.fx import Node
 
 from diagfim.derivatives import dense
@@ -84,7 +84,8 @@ class Graph:
 
     def __init__(self, model: nn.Module, example: Tensor, memory: int = 2**25) -> None:
         self._plan = _Plan(model, example[:4])
-        self._held = 2**22
+        # As many tangents at a time as fit into a processor's cache.
+        self._held = min(memory // 8, 2**21) if example.device.type == "cpu" else memory // 8
         at = self.at(example[:4])
         self.batch_size = min(512, max(1, memory // at.bytes_per_sample()))
         _verify(model, example[:4], at)
@@ -99,26 +100,32 @@ class Graph:
         """
         return _GraphAt(self._plan, inputs, self._held)
 
-    def seconds(self, inputs: Tensor) -> float:
-        """Forecast of the time that all derivatives take at these inputs, from a few of them.
+    def seconds(self, inputs: Tensor, curved: bool = True) -> float:
+        """Forecast of the time that the derivatives take at these inputs, from a few of them.
 
         Parameters
         ----------
         inputs : tensor, (n, ...)
+        curved : bool
+            Whether second derivatives are wanted at all.
         """
-        few, elapsed = 1, 0.0
-        while True:
-            start = time.perf_counter()
-            at = self.at(inputs[:few])
-            count, outputs = at.outputs.shape
-            every = torch.eye(outputs, dtype=at.outputs.dtype, device=at.outputs.device)
-            every = every.expand(count, outputs, outputs)
-            for _ in at.pull(every, every):
-                pass
-            elapsed = time.perf_counter() - start
-            if elapsed > 0.2 or count == len(inputs) or few >= self.batch_size:
-                return elapsed / count * len(inputs)
-            few = min(4 * few, self.batch_size)
+        count, elapsed = 1, self._elapsed(inputs[:1], curved)
+        whole = min(self.batch_size, len(inputs))
+        if elapsed * whole < 1:
+            count, elapsed = whole, self._elapsed(inputs[:whole], curved)
+        return elapsed / count * len(inputs)
+
+    def _elapsed(self, inputs: Tensor, curved: bool) -> float:
+        start = time.perf_counter()
+        at = self.at(inputs)
+        n, outputs = at.outputs.shape
+        every = torch.eye(outputs, dtype=at.outputs.dtype, device=at.outputs.device)
+        every = every.expand(n, outputs, outputs)
+        for _ in at.pull(every, every if curved else None):
+            pass
+        if inputs.is_cuda:
+            torch.cuda.synchronize(inputs.device)
+        return time.perf_counter() - start
 
 
 # ------------------------------------------------------------------- what tangents do at a node
@@ -133,10 +140,13 @@ class _Tangents:
     values : tensor, (n, P, range, ...), or (1, P, range, ...) where all samples share them
     start : int
         Where the range begins.
+    spare : bool
+        Whether nobody else looks at the values, so that they may be overwritten.
     """
 
     values: Tensor
     start: int = 0
+    spare: bool = False
 
     @property
     def range(self) -> slice:
@@ -150,6 +160,13 @@ class _Tangents:
         full = self.values.new_zeros(*self.values.shape[:2], *node.shape[1:])
         full[:, :, self.range] = self.values
         return full
+
+    def times(self, factor: Tensor) -> "_Tangents":
+        """The product with a factor per sample and coordinate, (n, ...)."""
+        factor = factor[:, None, self.range]
+        if self.spare and len(self.values) == len(factor):
+            return replace(self, values=self.values.mul_(factor))
+        return replace(self, values=self.values * factor, spare=True)
 
 
 @dataclass(frozen=True)
@@ -183,22 +200,26 @@ class _Point:
 
 
 class _Rule:
-    """How a node follows the nodes that it takes."""
+    """How a node follows the nodes it takes: as it stands, coordinate by coordinate."""
 
     def factor(self, point: _Point, node: Node, source: Node) -> Tensor | None:
-        """Derivative by a source whose coordinates stay apart, None where they do not.
-
-        It broadcasts to the shape of the node, which is that of the source.
-        """
+        """Derivative by a source of the same shape, (n or 1, ...); None if coordinates mix."""
         return None
 
     def push(self, point: _Point, node: Node, moved: dict[Node, _Tangents]) -> _Tangents:
-        """Tangents of the node, from those of the nodes that it takes."""
+        """Tangents of the node, from those of the nodes it takes that have moved."""
         [(source, tangents)] = moved.items()
+        return tangents.times(self._factor(point, node, source))
+
+    def pull(self, point: _Point, node: Node, along: Tensor) -> dict[Node, Tensor]:
+        """Derivatives by the nodes it takes, from those by the node, (n, K, ...)."""
+        [source] = point.plan.sources(node)
+        return {source: along * self._factor(point, node, source)[:, None]}
+
+    def _factor(self, point: _Point, node: Node, source: Node) -> Tensor:
         factor = self.factor(point, node, source)
         assert factor is not None
-        factor = factor.expand(point.values[node].shape)[:, None, tangents.range]
-        return _Tangents(tangents.values * factor, tangents.start)
+        return factor.expand(point.values[node].shape)
 
 
 class _Activation(_Rule):
@@ -218,111 +239,166 @@ class _Arithmetic(_Rule):
         "div": lambda position, other: 1.0 / other,
         "neg": lambda position, other: -1.0,
     }
-    """Derivative by the operand at a position, given the other one."""
+    """Derivative by the operand at a position, given the other one, or itself if alone."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def factor(self, point: _Point, node: Node, source: Node) -> Tensor | None:
-        same = point.values[source].shape == point.values[node].shape
-        return self._derivative(point, node, source) if same else None
+        value = point.values[node]
+        if point.values[source].shape != value.shape:
+            return None
+        return torch.as_tensor(self._derivative(point, node, source)).to(value)
 
     def push(self, point: _Point, node: Node, moved: dict[Node, _Tangents]) -> _Tangents:
-        result = point.values[node]
+        shape = point.values[node].shape
         tangents = list(moved.values())
-        apart = all(point.values[source].shape == result.shape for source in moved) and all(
-            one.range == tangents[0].range for one in tangents
-        )
-        if not apart:
+        if any(point.values[one].shape != shape for one in moved) or any(
+            one.range != tangents[0].range for one in tangents
+        ):
             tangents = [
-                _Tangents(one.full(point.values[source]).expand(-1, -1, *result.shape[1:]))
+                _Tangents(one.full(point.values[source]).expand(-1, -1, *shape[1:]))
                 for source, one in moved.items()
             ]
-        total: Tensor | None = None
+        terms = []
         for source, one in zip(moved, tangents, strict=True):
             factor = self._derivative(point, node, source)
-            if factor.ndim:
-                factor = factor.expand(result.shape)[:, None, one.range]
-            term = one.values * factor
-            total = term if total is None else total + term
-        assert total is not None
-        return _Tangents(total, tangents[0].start)
+            if isinstance(factor, Tensor):
+                terms.append(one.times(factor.expand(shape)))
+            else:
+                terms.append(one if factor == 1 else replace(one, values=one.values * factor))
+        if len(terms) == 1:
+            return terms[0]
+        return _Tangents(terms[0].values + terms[1].values, terms[0].start, spare=True)
 
-    def _derivative(self, point: _Point, node: Node, source: Node) -> Tensor:
+    def pull(self, point: _Point, node: Node, along: Tensor) -> dict[Node, Tensor]:
+        found = {}
+        for source in point.plan.sources(node):
+            factor = self._derivative(point, node, source)
+            if isinstance(factor, Tensor):
+                factor = factor.expand(point.values[node].shape)[:, None]
+            by_source = along if isinstance(factor, float) and factor == 1 else along * factor
+            shape = point.values[source].shape[1:]
+            found[source] = by_source.sum_to_size(*along.shape[:2], *shape)
+        return found
+
+    def _derivative(self, point: _Point, node: Node, source: Node) -> Tensor | float:
         operands = [point.values[one] if isinstance(one, Node) else one for one in node.args]
-        total = torch.zeros_like(point.values[node][:0].sum())
+        total: Tensor | float = 0.0
         for position, one in enumerate(node.args):
             if one is source:
-                total = total + self.factors[self.name](position, operands[not position])
+                total = total + self.factors[self.name](position, operands[position - 1])
         return total
 
 
 class _Linear(_Rule):
-    """Linear operations without parameters, among them all that only rearrange."""
+    """Linear operations, among them all that only rearrange."""
 
     def factor(self, point: _Point, node: Node, source: Node) -> Tensor | None:
-        value, before = point.values[node], point.values[source]
-        same = node in point.plan.rearranges and value.shape == before.shape
-        return value.new_ones(()) if same else None
+        value = point.values[node]
+        same = value.shape == point.values[source].shape
+        return value.new_ones(()) if same and node in point.plan.rearranges else None
 
     def push(self, point: _Point, node: Node, moved: dict[Node, _Tangents]) -> _Tangents:
         plan = point.plan
+        first = next(iter(moved.values()))
         if node in plan.rearranges:
-            [(source, tangents)] = moved.items()
-            return _rearranged(tangents, point.values[source], point.values[node])
-        apart = node in plan.by_feature
-        n = max(len(one.values) for one in moved.values())
-        operands = dict(point.values)
-        for source in node.all_input_nodes:
-            if source in moved:
+            return _rearranged(first, point.values[next(iter(moved))], point.values[node])
+        by_feature = node in plan.by_feature
+        n, p = max(len(one.values) for one in moved.values()), first.values.shape[1]
+        folded = {}
+        for source in plan.sources(node):
+            value = point.values[source]
+            if source not in moved:
+                folded[source] = value.new_zeros(n * p, *value.shape[1:])
+            else:
                 one = moved[source]
-                values = one.values if apart else one.full(point.values[source])
-                operands[source] = values.expand(n, *values.shape[1:]).flatten(0, 1)
-        lead = (n, next(iter(moved.values())).values.shape[1])
-        for source in node.all_input_nodes:
-            if source in plan.data and source not in moved:
-                shape = point.values[source].shape[1:]
-                operands[source] = point.values[source].new_zeros(math.prod(lead), *shape)
-        start = next(iter(moved.values())).start if apart else 0
-        return _Tangents(plan.apply(node, operands).unflatten(0, lead), start)
+                values = one.values if by_feature else one.full(value)
+                folded[source] = values.expand(n, *values.shape[1:]).flatten(0, 1)
+        result = plan.apply(node, {**point.values, **folded})
+        spare = all(one.spare for one in moved.values())  # the result may be a view
+        return _Tangents(result.unflatten(0, (n, p)), first.start * by_feature, spare)
+
+    def pull(self, point: _Point, node: Node, along: Tensor) -> dict[Node, Tensor]:
+        plan, lead = point.plan, along.shape[:2]
+        if node in plan.rearranges:
+            [source] = plan.sources(node)
+            return {source: along.reshape(*lead, *point.values[source].shape[1:])}
+        folded = {}
+        for source in plan.sources(node):
+            value = point.values[source]
+            value = value[:, None].expand(*lead, *value.shape[1:]).flatten(0, 1)
+            folded[source] = value.requires_grad_(source in plan.active)
+        with torch.enable_grad():
+            result = plan.apply(node, {**point.values, **folded})
+            # Of a number: given a direction, autograd would first import sympy, for seconds.
+            total = (result * along.flatten(0, 1)).sum()
+        wanted = {source: one for source, one in folded.items() if one.requires_grad}
+        found = torch.autograd.grad(total, list(wanted.values()))
+        return {source: one.unflatten(0, lead) for source, one in zip(wanted, found, strict=True)}
 
 
 class _Selection(_Rule):
-    """Operations that are linear as long as what they select stays the same."""
+    """Maxima over windows, which are linear for as long as the same entries are the largest.
+
+    Parameters
+    ----------
+    axes : int
+        Number of axes of a window, the last ones.
+    """
+
+    def __init__(self, axes: int) -> None:
+        self.axes = axes
 
     def push(self, point: _Point, node: Node, moved: dict[Node, _Tangents]) -> _Tangents:
         [(source, tangents)] = moved.items()
-        value = point.values[source].detach()
-        start = 0
-        if node in point.plan.by_feature:
-            value, values, start = value[:, tangents.range], tangents.values, tangents.start
+        selected = self._selected(point, node, source)[:, tangents.range]
+        values = tangents.values.flatten(3)
+        values = values.expand(len(selected), *values.shape[1:])
+        selected = selected[:, None].expand(*values.shape[:3], -1)
+        chosen = values.gather(3, selected).reshape(*values.shape[:3], *self._shape(point, node))
+        return _Tangents(chosen, tangents.start, spare=True)
+
+    def pull(self, point: _Point, node: Node, along: Tensor) -> dict[Node, Tensor]:
+        [source] = point.plan.sources(node)
+        selected = self._selected(point, node, source)[:, None]
+        shape = along.shape[:3]
+        places = along.new_zeros(*shape, self._shape(point, source).numel())
+        places.scatter_add_(3, selected.expand(*shape, -1), along.flatten(3))
+        return {source: places.reshape(*shape, *self._shape(point, source))}
+
+    def _shape(self, point: _Point, node: Node) -> torch.Size:
+        shape: torch.Size = point.values[node].shape[2:]
+        return shape
+
+    def _selected(self, point: _Point, node: Node, source: Node) -> Tensor:
+        """Where in a channel the maxima are: (n, channels, maxima)."""
+        if node.op == "call_module":
+            module = copy(point.plan.modules[node])
+            module.return_indices = True
+            _, indices = module(point.values[source])
         else:
-            values = tangents.full(value)
-
-        def along(direction: Tensor) -> Tensor:
-            def function(one: Tensor) -> Any:
-                return point.plan.apply(node, {**point.values, source: one})
-
-            return jvp(function, (value,), (direction,))[1]  # type: ignore[no-any-return]
-
-        values = values.expand(len(value), *values.shape[1:])
-        return _Tangents(vmap(along, in_dims=1, out_dims=1)(values), start)
+            args, kwargs = fx.map_arg((node.args, node.kwargs), point.values.__getitem__)
+            _, indices = _function(node)(*args, **{**kwargs, "return_indices": True})
+        places: Tensor = indices.flatten(2)
+        return places
 
 
 def _rearranged(tangents: _Tangents, source: Tensor, node: Tensor) -> _Tangents:
-    """Tangents of a node that has the coordinates of the source, in the same order."""
+    """Tangents of a node that has the coordinates of its source, in the same order."""
     values, shape = tangents.values, node.shape[1:]
     if values.shape[2:] != source.shape[1:]:
-        if shape[:1] == source.shape[1:2]:
-            return _Tangents(values.reshape(*values.shape[:3], *shape[1:]), tangents.start)
+        if shape[0] == source.shape[1]:
+            return replace(tangents, values=values.reshape(*values.shape[:3], *shape[1:]))
         if len(shape) == 1:
-            each = math.prod(source.shape[2:])
-            return _Tangents(values.flatten(2), tangents.start * each)
-    return _Tangents(tangents.full(source).reshape(*values.shape[:2], *shape))
+            start = tangents.start * math.prod(source.shape[2:])
+            return replace(tangents, values=values.flatten(2), start=start)
+    values = tangents.full(source).reshape(*values.shape[:2], *shape)
+    return _Tangents(values, spare=tangents.spare)
 
 
 class _Affine(_Rule):
-    """z_cp = Σ_u θ_cu f_up, with weights and a bias for θ."""
+    """z_cp = Σ_u θ_cu f_up, with the weights and the bias for θ."""
 
     def features(self, module: Any, inputs: Tensor) -> Tensor:
         """What the weights multiply: (n, groups of channels, weights per channel, positions)."""
@@ -334,10 +410,13 @@ class _Affine(_Rule):
 
     def channel(self, values: Tensor, channel: int, shape: torch.Size) -> _Tangents:
         """Tangents (n, P, positions) of one channel of a result (n, *shape)."""
-        return _Tangents(values.reshape(*values.shape[:2], 1, *shape[1:]), channel)
+        values = values.reshape(*values.shape[:2], 1, *shape[1:])
+        return _Tangents(values, channel, spare=True)
 
 
 class _Dense(_Affine):
+    """`Linear`, on the last axis."""
+
     def features(self, module: nn.Linear, inputs: Tensor) -> Tensor:
         return self.channels_first(inputs, 1)[:, None]
 
@@ -347,66 +426,92 @@ class _Dense(_Affine):
     def channel(self, values: Tensor, channel: int, shape: torch.Size) -> _Tangents:
         full = values.new_zeros(*values.shape[:2], *shape)
         full[..., channel] = values.unflatten(2, shape[:-1])
-        return _Tangents(full)
+        return _Tangents(full, spare=True)
 
     def push(self, point: _Point, node: Node, moved: dict[Node, _Tangents]) -> _Tangents:
         [(source, tangents)] = moved.items()
-        weight = point.plan.module(node).weight
+        weight = point.plan.modules[node].weight
         if point.values[source].ndim > 2:  # the first axis of features is one of positions
-            return _Tangents(F.linear(tangents.values, weight), tangents.start)
-        return _Tangents(F.linear(tangents.values, weight[:, tangents.range]))
+            return _Tangents(F.linear(tangents.values, weight), tangents.start, spare=True)
+        return _Tangents(F.linear(tangents.values, weight[:, tangents.range]), spare=True)
+
+    def pull(self, point: _Point, node: Node, along: Tensor) -> dict[Node, Tensor]:
+        [source] = point.plan.sources(node)
+        return {source: along @ point.plan.modules[node].weight}
 
 
 class _Convolution(_Affine):
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        self.function = function
+    """Convolutions, padded with zeros.
+
+    Parameters
+    ----------
+    forward, backward : function
+        The convolution and its transpose.
+    """
+
+    def __init__(self, forward: Callable[..., Tensor], backward: Callable[..., Tensor]) -> None:
+        self.forward, self.backward = forward, backward
 
     def features(self, module: Any, inputs: Tensor) -> Tensor:
-        pads: list[int] = []
-        for kernel, dilation, padding in zip(
-            reversed(module.kernel_size),
-            reversed(module.dilation),
-            reversed(module.padding)
-            if isinstance(module.padding, tuple)
-            else [module.padding] * len(module.kernel_size),
-            strict=True,
-        ):
-            if padding == "same":
-                both = dilation * (kernel - 1)
-                pads += [both // 2, both - both // 2]
-            else:
-                pads += [0, 0] if padding == "valid" else [padding, padding]
-        images = F.pad(inputs, pads)
-        sizes = module.kernel_size, module.dilation, module.stride
+        padding, extra = _padding(module)
+        images = F.pad(inputs, [end for one in reversed(extra) for end in (0, one)])
+        kernel, dilation, stride = module.kernel_size, module.dilation, module.stride
         if images.ndim == 3:
-            images = images[:, :, None]
-            sizes = tuple((1, *size) for size in sizes)
-        kernel, dilation, stride = sizes
-        patches = F.unfold(images, kernel, dilation, 0, stride)
-        return patches.unflatten(1, (module.groups, -1))
+            images, padding = images[:, :, None], (0, *padding)
+            kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
+        patches = F.unfold(images, kernel, dilation, padding, stride)
+        grouped: Tensor = patches.unflatten(1, (module.groups, -1))
+        return grouped
 
     def push(self, point: _Point, node: Node, moved: dict[Node, _Tangents]) -> _Tangents:
         [(source, tangents)] = moved.items()
-        module = point.plan.module(node)
+        module = point.plan.modules[node]
         values, weight, groups, start = tangents.values, module.weight, module.groups, 0
-        per_group = weight.shape[1]
-        group = tangents.start // per_group
-        if tangents.range.stop <= (group + 1) * per_group:
-            begin = tangents.start - group * per_group
-            weight = weight.unflatten(0, (groups, -1))[group, :, begin : begin + values.shape[2]]
+        group, begin = divmod(tangents.start, weight.shape[1])
+        end = begin + values.shape[2]
+        if end <= weight.shape[1]:  # within one group, and so is the result
+            weight = weight.unflatten(0, (groups, -1))[group, :, begin:end]
             start, groups = group * len(weight), 1
         else:
             values = tangents.full(point.values[source])
-        moved_ = self.function(
-            values.flatten(0, 1),
-            weight,
-            None,
-            module.stride,
-            module.padding,
-            module.dilation,
-            groups,
-        )
-        return _Tangents(moved_.unflatten(0, values.shape[:2]), start)
+        options = module.stride, module.padding, module.dilation, groups
+        result = self.forward(values.flatten(0, 1), weight, None, *options)
+        return _Tangents(result.unflatten(0, values.shape[:2]), start, spare=True)
+
+    def pull(self, point: _Point, node: Node, along: Tensor) -> dict[Node, Tensor]:
+        [source] = point.plan.sources(node)
+        module = point.plan.modules[node]
+        padding, extra = _padding(module)
+        sizes = point.values[source].shape[2:]
+        # How far the input reaches beyond the last place of the kernel.
+        beyond = [
+            (size + more + 2 * pad - dilation * (kernel - 1) - 1) % stride
+            for size, more, pad, dilation, kernel, stride in zip(
+                sizes,
+                extra,
+                padding,
+                module.dilation,
+                module.kernel_size,
+                module.stride,
+                strict=True,
+            )
+        ]
+        options = module.stride, padding, beyond, module.groups, module.dilation
+        found = self.backward(along.flatten(0, 1), module.weight, None, *options)
+        for axis, size in enumerate(sizes, start=2):
+            found = found.narrow(axis, 0, size)
+        return {source: found.unflatten(0, along.shape[:2])}
+
+
+def _padding(module: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Padding on both sides, and what is added to it at the end, by axis."""
+    if module.padding == "valid":
+        return (0,) * len(module.kernel_size), (0,) * len(module.kernel_size)
+    if module.padding == "same":
+        sizes = zip(module.dilation, module.kernel_size, strict=True)
+        both = [dilation * (kernel - 1) for dilation, kernel in sizes]
+        return tuple(one // 2 for one in both), tuple(one % 2 for one in both)
+    return module.padding, (0,) * len(module.padding)
 
 
 class _Normalisation(_Affine):
@@ -419,8 +524,8 @@ class _Normalisation(_Affine):
         return self.channels_first(centred, 1)[:, :, None]
 
     def factor(self, point: _Point, node: Node, source: Node) -> Tensor:
-        module = point.plan.module(node)
-        scale = (module.running_var + module.eps).rsqrt()
+        module = point.plan.modules[node]
+        scale: Tensor = (module.running_var + module.eps).rsqrt()
         if module.weight is not None:
             scale = scale * module.weight
         return scale.reshape(-1, *[1] * (point.values[node].ndim - 2))
@@ -428,7 +533,7 @@ class _Normalisation(_Affine):
 
 # ------------------------------------------------------------------------------ what is known
 
-_ACTIVATION, _LINEAR, _SELECTION = _Activation(), _Linear(), _Selection()
+_ACTIVATION, _LINEAR = _Activation(), _Linear()
 
 ELEMENTWISE = (
     *(kind for kind in dense.ELEMENTWISE if kind is not nn.Identity),
@@ -436,20 +541,22 @@ ELEMENTWISE = (
 )
 """Activations applied coordinate by coordinate."""
 
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+
 RULES: dict[type[nn.Module], _Rule] = {
     nn.Linear: _Dense(),
-    nn.Conv1d: _Convolution(F.conv1d),
-    nn.Conv2d: _Convolution(F.conv2d),
+    nn.Conv1d: _Convolution(F.conv1d, F.conv_transpose1d),
+    nn.Conv2d: _Convolution(F.conv2d, F.conv_transpose2d),
     nn.BatchNorm1d: _Normalisation(),
     nn.BatchNorm2d: _Normalisation(),
     **dict.fromkeys(ELEMENTWISE, _ACTIVATION),
     **dict.fromkeys((nn.Identity, nn.Flatten, nn.Unflatten), _LINEAR),
-    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d), _LINEAR),
+    **dict.fromkeys(DROPOUT, _LINEAR),
     **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), _LINEAR),
     **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _LINEAR),
     **dict.fromkeys((nn.ZeroPad1d, nn.ZeroPad2d), _LINEAR),
-    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d), _SELECTION),
-    **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d), _SELECTION),
+    **dict.fromkeys((nn.MaxPool1d, nn.AdaptiveMaxPool1d), _Selection(1)),
+    **dict.fromkeys((nn.MaxPool2d, nn.AdaptiveMaxPool2d), _Selection(2)),
 }
 """Modules, by their exact type: a subclass may compute something else."""
 
@@ -468,8 +575,8 @@ FUNCTIONS: dict[Any, _Rule] = {
     **_functions(_LINEAR, "mean", "sum", "cat", "concat", "stack", "pad"),
     **_functions(_LINEAR, "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d"),
     **_functions(_LINEAR, "adaptive_avg_pool2d", "dropout", "dropout1d", "dropout2d"),
-    **_functions(_SELECTION, "max_pool1d", "max_pool2d", "adaptive_max_pool1d"),
-    **_functions(_SELECTION, "adaptive_max_pool2d"),
+    **dict.fromkeys((F.max_pool1d, F.adaptive_max_pool1d), _Selection(1)),
+    **dict.fromkeys((F.max_pool2d, F.adaptive_max_pool2d), _Selection(2)),
     **_functions(_Arithmetic("add"), "add"),
     **_functions(_Arithmetic("sub"), "sub"),
     **_functions(_Arithmetic("mul"), "mul"),
@@ -500,6 +607,10 @@ class _Plan:
     ----------
     nodes : list of Node
         In order of execution.
+    modules : dict of Node to Module
+        What the nodes call that call a module.
+    rules : dict of Node to _Rule
+        What is known of the nodes that call anything.
     data : set of Node
         Those that hold a tensor with an axis of samples.
     active : set of Node
@@ -507,54 +618,45 @@ class _Plan:
     rearranges, by_feature : set of Node
         Linear operations that keep all coordinates in order; operations that take every index of
         the first axis of features by itself.
-    activations : list of Node
-        Those among the active.
     parts : list of _Part
         In the order of the parameters.
     unused : dict of str to int
         Numbers of entries of the parameters that enter nowhere.
     """
 
+    @torch.no_grad()
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         # In a Sequential, so that a model that is one known module is a node of the graph.
         self._root = nn.Sequential(model)
         self.nodes = _trace(self._root)
+        self.modules: dict[Node, Any] = {
+            node: self._root.get_submodule(str(node.target))
+            for node in self.nodes
+            if node.op == "call_module"
+        }
+        self.rules: dict[Node, _Rule] = {
+            node: rule for node in self.nodes if (rule := self._known(node)) is not None
+        }
+        for node in self.modules:
+            self._check_module(node)
+        self.parts, self.unused = self._find_parts(model)
         self.data: set[Node] = set()
         self.active: set[Node] = set()
         self.rearranges: set[Node] = set()
         self.by_feature: set[Node] = set()
-        for node in self.nodes:
-            if node.op == "call_module":
-                self._check_module(node)
-        self.parts, self.unused = self._find_parts(model)
-        try:
-            values, outputs = self.run(example)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise UserError(
-                f"inputs: the model does not take shape {tuple(example.shape)} ({error})"
-            ) from error
-        for node in self.nodes:
-            self._classify(node, values)
-        self.activations = [
-            node for node in self.nodes if node in self.active and self.rule(node) is _ACTIVATION
-        ]
+        _, outputs = self.run(example, self._classify)
         if not isinstance(outputs, Tensor) or outputs.ndim != 2:
             found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise UserError(f"outputs: {found}; expected a tensor (n, T), one row per input")
+        [self.output] = self.nodes[-1].all_input_nodes
         # With another number of samples, no other axis has the length of theirs.
         other = example[:1] if len(example) > 1 else torch.cat([example, example])
-        self._check_samples(values, example)
-        self._check_samples(self.run(other)[0], other)
+        self.run(other, self._check_samples)
 
-    def module(self, node: Node) -> Any:
-        """The module that a node calls."""
-        return self._root.get_submodule(str(node.target))
-
-    def rule(self, node: Node) -> _Rule | None:
-        """What is known of a node, if anything."""
-        if node.op == "call_module":
-            return RULES.get(type(self.module(node)))
-        return FUNCTIONS.get(_function(node)) if node.op.startswith("call") else None
+    @property
+    def activations(self) -> list[Node]:
+        """The active nodes that are activations."""
+        return [one for one in self.nodes if one in self.active and self.rules[one] is _ACTIVATION]
 
     def sources(self, node: Node) -> list[Node]:
         """The nodes with an axis of samples that a node takes."""
@@ -563,110 +665,122 @@ class _Plan:
     def apply(self, node: Node, values: Mapping[Node, Any]) -> Any:
         """Value of a node, given those of the nodes it takes."""
         args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-        call = self.module(node) if node.op == "call_module" else _function(node)
+        call = self.modules[node] if node.op == "call_module" else _function(node)
         return call(*args, **kwargs)
 
-    def run(self, inputs: Tensor) -> tuple[dict[Node, Any], Any]:
-        """Values of all nodes, and the outputs."""
+    def run(
+        self, inputs: Tensor, check: Callable[[Node, dict[Node, Any], int], None] | None = None
+    ) -> tuple[dict[Node, Any], Any]:
+        """Values of all nodes, each checked with those before it and with n, and the outputs."""
         values: dict[Node, Any] = {}
-        for node in self.nodes:
-            if node.op == "placeholder":
-                values[node] = inputs
-            elif node.op == "get_attr":
-                values[node] = operator.attrgetter(str(node.target))(self._root)
-            elif node.op == "output":
-                break
-            elif self.rule(node) is _ACTIVATION:
-                # Those that work in place would overwrite what the slope is taken at.
-                copies = {one: values[one].clone() for one in node.all_input_nodes}
-                values[node] = self.apply(node, copies)
-            else:
-                values[node] = self.apply(node, values)
-        return values, fx.map_arg(node.args[0], values.__getitem__)
+        for node in self.nodes[:-1]:
+            try:
+                values[node] = self._value(node, values, inputs)
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                shape = tuple(inputs.shape)
+                raise self._refusal(
+                    node, f"does not take inputs of shape {shape} ({error})"
+                ) from error
+            if check is not None:
+                check(node, values, len(inputs))
+        return values, fx.map_arg(self.nodes[-1].args[0], values.__getitem__)
+
+    def _value(self, node: Node, values: dict[Node, Any], inputs: Tensor) -> Any:
+        if node.op == "placeholder":
+            return inputs
+        if node.op == "get_attr":
+            return operator.attrgetter(str(node.target))(self._root)
+        if self.rules.get(node) is _ACTIVATION:
+            # Those that work in place would overwrite what the slope is taken at.
+            return self.apply(node, {one: values[one].clone() for one in node.all_input_nodes})
+        return self.apply(node, values)
 
     # ---------------------------------------------------------------------------------- checks
 
+    def _known(self, node: Node) -> _Rule | None:
+        if node.op == "call_module":
+            return RULES.get(type(self.modules[node]))
+        return FUNCTIONS.get(_function(node)) if node.op.startswith("call") else None
+
     def _check_module(self, node: Node) -> None:
-        module = self.module(node)
-        if isinstance(self.rule(node), _Normalisation):
-            if module.training or module.running_mean is None:
-                remedy = "call model.eval() first" if module.training else REMEDY
-                raise self._refusal(node, f"takes the statistics of the batch; {remedy}")
-        elif isinstance(module, _DROPOUT) and module.training and module.p:
-            raise self._refusal(node, "is in training mode, and random; call model.eval() first")
-        elif isinstance(self.rule(node), _Convolution) and module.padding_mode != "zeros":
+        module: Any = self.modules[node]
+        rule = self.rules.get(node)
+        if rule is None:
+            known = ", ".join(kind.__name__ for kind in RULES)
+            raise self._refusal(node, f"is not known here; known are {known}; {REMEDY}")
+        if isinstance(module, DROPOUT) and module.training and module.p:
+            raise self._refusal(node, "in training mode is random; call model.eval() first")
+        if isinstance(rule, _Normalisation) and module.training:
+            raise self._refusal(node, "in training mode mixes samples; call model.eval() first")
+        if isinstance(rule, _Normalisation) and module.running_mean is None:
+            raise self._refusal(node, f"without running statistics mixes samples; {REMEDY}")
+        if isinstance(rule, _Convolution) and module.padding_mode != "zeros":
             raise self._refusal(
                 node, f"has padding_mode {module.padding_mode!r}, expected 'zeros'; {REMEDY}"
             )
-        elif self.rule(node) is None:
-            known = ", ".join(kind.__name__ for kind in RULES)
-            raise self._refusal(node, f"is not one of the modules known here, {known}; {REMEDY}")
 
     def _find_parts(self, model: nn.Module) -> tuple[list[_Part], dict[str, int]]:
-        """The affine maps with something to differentiate by, and the parameters that have none."""
-        trainable = {
-            id(value): name for name, value in model.named_parameters() if value.requires_grad
-        }
+        """The affine maps with something to differentiate by, and the parameters in none."""
+        trainable = {one: name for name, one in model.named_parameters() if one.requires_grad}
         parts: list[_Part] = []
-        used: set[str] = set()
+        used: set[nn.Parameter] = set()
         for node in self.nodes:
             if node.op == "get_attr":
                 value = operator.attrgetter(str(node.target))(self._root)
-                if id(value) in trainable:
+                if isinstance(value, nn.Parameter) and value in trainable:
                     raise UserError(
-                        f"{trainable[id(value)]}: used outside of the modules known here; "
-                        f"set requires_grad to False, or {REMEDY}"
+                        f"{trainable[value]}: used outside of Linear, convolutions and batch "
+                        f"normalisation; set requires_grad to False, or {REMEDY}"
                     )
             elif node.op == "call_module":
                 found = {
-                    which: trainable[id(value)]
-                    for which, value in self.module(node).named_parameters()
-                    if id(value) in trainable
+                    which: value
+                    for which, value in self.modules[node].named_parameters()
+                    if value in trainable
                 }
-                for name in found.values():
-                    if name in used:
+                for which, value in found.items():
+                    if value in used:
                         raise UserError(
-                            f"{name}: used twice; every parameter may enter one map once; {REMEDY}"
+                            f"{trainable[value]}: used twice in the network, expected once; "
+                            f"{REMEDY}"
                         )
-                    used.add(name)
+                    if which not in ("weight", "bias"):
+                        raise self._refusal(node, f"is parametrised by {which}; {REMEDY}")
+                    used.add(value)
                 if found:
-                    parts.append(_Part(node, found.get("weight"), found.get("bias")))
+                    names = {which: trainable[value] for which, value in found.items()}
+                    parts.append(_Part(node, names.get("weight"), names.get("bias")))
         order = list(trainable.values())
         parts.sort(key=lambda part: order.index(part.weight or part.bias or ""))
-        unused = {
-            name: value.numel()
-            for name, value in model.named_parameters()
-            if value.requires_grad and name not in used
-        }
+        unused = {name: one.numel() for one, name in trainable.items() if one not in used}
         return parts, unused
 
-    def _classify(self, node: Node, values: Mapping[Node, Any]) -> None:
+    def _classify(self, node: Node, values: dict[Node, Any], n: int) -> None:
         """See what depends on the samples and on the parameters; refuse what is not known."""
         if node.op == "placeholder":
             self.data.add(node)
-        sources, rule = self.sources(node), self.rule(node)
-        maps = any(part.node is node for part in self.parts)
-        if maps and not sources:
+        sources, rule = self.sources(node), self.rules.get(node)
+        is_map = any(part.node is node for part in self.parts)
+        if is_map and not sources:
             raise self._refusal(node, f"acts on a constant; {REMEDY}")
-        if not sources or node.op == "output":
-            return
-        if not isinstance(values[node], Tensor) and _function(node) in _OF_SHAPES:
+        if not sources or (not isinstance(values[node], Tensor) and _function(node) in _OF_SHAPES):
             return
         if rule is None or not isinstance(values[node], Tensor):
-            raise self._refusal(node, f"is not a function known here; {REMEDY}")
+            raise self._refusal(node, f"is not known here; {REMEDY}")
         self.data.add(node)
-        if not maps and self.active.isdisjoint(sources):
+        self._check_samples(node, values, n)
+        if not is_map and self.active.isdisjoint(sources):
             return
         self.active.add(node)
         if isinstance(rule, _Arithmetic):
-            moved = [position for position, one in enumerate(node.args) if one in self.active]
+            active = [position for position, one in enumerate(node.args) if one in self.active]
             if node.kwargs:
                 raise self._refusal(node, f"has options {dict(node.kwargs)}; {REMEDY}")
-            if (rule.name == "mul" and len(moved) > 1) or (rule.name == "div" and 1 in moved):
-                raise self._refusal(
-                    node, f"combines values that all depend on parameters; {REMEDY}"
-                )
-        elif rule in (_LINEAR, _SELECTION):
+            if (rule.name == "mul" and len(active) > 1) or (rule.name == "div" and 1 in active):
+                raise self._refusal(node, f"combines what depends on parameters; {REMEDY}")
+        elif isinstance(rule, _Selection) and values[node].ndim != rule.axes + 2:
+            raise self._refusal(node, f"takes {values[node].ndim} axes as one sample; {REMEDY}")
+        elif rule is _LINEAR:
             self._probe(node, sources, values)
 
     def _probe(self, node: Node, sources: list[Node], values: Mapping[Node, Any]) -> None:
@@ -680,11 +794,13 @@ class _Plan:
             return found
 
         zeros = {one: torch.zeros_like(values[one]) for one in sources}
-        if self.rule(node) is _LINEAR and self.apply(node, {**values, **zeros}).any():
-            raise self._refusal(node, f"adds a constant or is random; {REMEDY}")
+        if self.apply(node, {**values, **zeros}).any():
+            raise self._refusal(node, f"adds a constant; {REMEDY}")
         if len(sources) > 1:
             return
         y = result(x)
+        if not torch.equal(y, result(x)):
+            raise self._refusal(node, "in training mode is random; call model.eval() first")
         if y.numel() == x.numel() and torch.equal(y.flatten(), x.flatten()):
             self.rearranges.add(node)
         elif x.ndim > 1 and y.ndim > 1 and x.shape[1] > 1:
@@ -695,27 +811,26 @@ class _Plan:
             if apart.shape == y.shape and torch.allclose(apart, y):
                 self.by_feature.add(node)
 
-    def _check_samples(self, values: Mapping[Node, Any], inputs: Tensor) -> None:
-        for node in self.nodes:
-            if node in self.data and (
-                values[node].shape[:1] != inputs.shape[:1] or values[node].ndim < 2
-            ):
-                raise self._refusal(
-                    node,
-                    f"gives shape {tuple(values[node].shape)} for {len(inputs)} inputs; expected "
-                    f"an axis of samples and one of features; {REMEDY}",
-                )
+    def _check_samples(self, node: Node, values: dict[Node, Any], n: int) -> None:
+        if (
+            node in self.data
+            and node.all_input_nodes
+            and (values[node].ndim < 2 or len(values[node]) != n)
+        ):
+            raise self._refusal(
+                node,
+                f"gives shape {tuple(values[node].shape)} for {n} inputs, expected ({n}, ...) "
+                f"with an axis of features; {REMEDY}",
+            )
 
     def _refusal(self, node: Node, what: str) -> UserError:
+        """An error that names a module, or the function and the module that calls it."""
         if node.op == "call_module":
-            where, kind = str(node.target), type(self.module(node)).__name__
+            path, kind = str(node.target), type(self.modules[node]).__name__
         else:
-            where = next(reversed(node.meta.get("nn_module_stack", {"0": None})))
+            path = next(reversed(node.meta.get("nn_module_stack", ["0"])))
             kind = getattr(_function(node), "__name__", str(node.target))
-        return UserError(f"{where.partition('.')[2] or 'model'}: {kind} {what}")
-
-
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+        return UserError(f"{path.partition('.')[2] or 'model'}: {kind} {what}")
 
 
 def _trace(root: nn.Module) -> list[Node]:
@@ -742,15 +857,17 @@ def _verify(model: nn.Module, inputs: Tensor, at: "_GraphAt") -> None:
     what = f"model: {type(model).__name__} does not do what its graph says"
     named = {name: value for name, value in model.named_parameters() if value.requires_grad}
     with torch.enable_grad():
-        outputs = model(inputs.detach())
+        outputs = model(inputs)
+        generator = torch.Generator().manual_seed(0)
+        c = torch.randn(outputs.shape, generator=generator).to(outputs)
+        total = (c * outputs).sum()
+    # Far above rounding, however the sums are ordered, and far below a wrong formula.
     tolerance = torch.finfo(outputs.dtype).eps ** 0.5
     if (outputs - at.outputs).abs().max() > tolerance * outputs.abs().max():
         raise UserError(f"{what}: other outputs; {REMEDY}")
     if not named:
         return
-    generator = torch.Generator().manual_seed(0)
-    c = torch.randn(outputs.shape, generator=generator).to(outputs)
-    gradients = torch.autograd.grad(outputs, list(named.values()), c, allow_unused=True)
+    gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     by_name = dict(zip(named, gradients, strict=True))
     for block in at.pull(c[:, None], None):
         left = block.first[:, 0]
@@ -768,43 +885,59 @@ def _verify(model: nn.Module, inputs: Tensor, at: "_GraphAt") -> None:
 
 
 class _GraphAt:
-    """The graph at a batch: the value of every node, with autograd's record of them."""
+    """The graph at a batch: value of every node, φ' and φ'' of every activation."""
 
+    @torch.no_grad()
     def __init__(self, plan: _Plan, inputs: Tensor, held: int) -> None:
         self._plan, self._held = plan, held
-        with torch.enable_grad():
-            self._values, outputs = plan.run(inputs.detach())
-        self._outputs: Tensor = outputs
-        self.outputs = self._outputs.detach()
-        self._bends: dict[Node, tuple[Tensor, Tensor | None]] = {}
+        self._values, self.outputs = plan.run(inputs)
+        self._slopes: dict[Node, Tensor] = {}
+        self._curvatures: dict[Node, Tensor] = {}
+        for node in plan.activations:
+            slope, curvature = _bend(plan, node, self._values)
+            self._slopes[node] = slope
+            if curvature is not None:
+                self._curvatures[node] = curvature
 
     @torch.no_grad()
     def pull(self, first: Tensor, second: Tensor | None) -> Iterator[AffineFactors]:
         """Derivatives along directions, in the order of the parameters; see `Linearised`."""
-        results = [part.node for part in self._plan.parts]
-        bends = {} if second is None else self._bend()
-        curved = {
-            node: curvature for node, (_, curvature) in bends.items() if curvature is not None
-        }
-        if second is first:
-            along = self._sweep(first, [*results, *curved])
-            into = along
-        else:
-            along = self._sweep(first, results)
-            into = {} if second is None else self._sweep(second, list(curved))
-        point = _Point(
-            self._plan,
-            self._values,
-            {node: slope for node, (slope, _) in bends.items()},
-            {node: curved[node][:, None] * into[node] for node in curved},
-        )
-        del into
-        forward = _Forward(point, self._held)
+        point = _Point(self._plan, self._values, self._slopes, {})
+        along, bent = self._swept(point, first, second is first)
+        if second is not None and second is not first:
+            _, bent = self._swept(point, second, True)
+        forward = _Forward(replace(point, bent=bent), self._held)
         for part in self._plan.parts:
             yield from self._blocks(part, along.pop(part.node), forward)
         for name, entries in self._plan.unused.items():
             zeros = first.new_zeros(*first.shape[:2], entries)
             yield AffineFactors(name, None, first.new_ones(len(first), 1), zeros, None)
+
+    def _swept(
+        self, point: _Point, directions: Tensor, bends: bool
+    ) -> tuple[dict[Node, Tensor], dict[Node, Tensor]]:
+        """Σ_t c_t ∂h_t by the result of every map, and D by activation, from one reverse sweep."""
+        plan = self._plan
+        maps = {part.node for part in plan.parts}
+        along: dict[Node, Tensor] = {plan.output: directions}
+        bent = {}
+        for node in reversed(plan.nodes):
+            if node not in plan.active:
+                continue
+            if node not in along:  # nothing that depends on it reaches the outputs
+                along[node] = directions.new_zeros(
+                    *directions.shape[:2], *self._values[node].shape[1:]
+                )
+            here = along[node] if node in maps else along.pop(node)
+            if bends and node in self._curvatures:
+                bent[node] = self._curvatures[node][:, None] * here
+            rule = plan.rules[node]
+            if plan.active.isdisjoint(plan.sources(node)):
+                continue
+            for source, one in rule.pull(point, node, here).items():
+                if source in plan.active:
+                    along[source] = along[source] + one if source in along else one
+        return along, bent
 
     def bytes_per_sample(self) -> int:
         """Rough memory of `pull` along as many directions as there are outputs."""
@@ -812,65 +945,43 @@ class _GraphAt:
         sizes = {node: self._values[node][:1].numel() for node in plan.data}
         pulled = sum(sizes[part.node] for part in plan.parts)
         pulled += sum(sizes[node] for node in plan.activations)
-        largest = 0
+        largest: int = 0
         for part in plan.parts:
             if not self._is_factored(part):
                 features = self._features(part)[:1]
                 entries = sizes[part.node] // features.shape[3] * features.shape[2]
                 largest = max(largest, 2 * features.numel() + 5 * outputs * entries)
-        return self.outputs.itemsize * (3 * sum(sizes.values()) + 2 * outputs * pulled + largest)
-
-    def _sweep(self, directions: Tensor, nodes: list[Node]) -> dict[Node, Tensor]:
-        """Σ_t c_t ∂h_t by the values of nodes: (n, K, ...)."""
-        if not nodes:
-            return {}
-        found = torch.autograd.grad(
-            self._outputs,
-            [self._values[node] for node in nodes],
-            directions.movedim(1, 0),
-            retain_graph=True,
-            is_grads_batched=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        return {node: one.movedim(1, 0) for node, one in zip(nodes, found, strict=True)}
-
-    def _bend(self) -> dict[Node, tuple[Tensor, Tensor | None]]:
-        """φ' and φ'' of every activation; no φ'' where it is zero everywhere."""
-        if not self._bends:
-            for node in self._plan.activations:
-                [source] = self._plan.sources(node)
-                self._bends[node] = _bend(self._plan, node, source, self._values)
-        return self._bends
+        entries = 3 * sum(sizes.values()) + outputs * pulled + largest
+        return int(self.outputs.itemsize * entries)
 
     def _is_factored(self, part: _Part) -> bool:
         """Whether the derivatives are outer products, as those of a `Linear` on (n, features)."""
-        dense = isinstance(self._plan.rule(part.node), _Dense)
+        dense = isinstance(self._plan.rules[part.node], _Dense)
         return dense and part.weight is not None and self._values[part.node].ndim == 2
 
     def _features(self, part: _Part) -> Tensor:
         """What the parameters of a map multiply: (n, groups, weights and bias, positions)."""
-        rule, module = self._plan.rule(part.node), self._plan.module(part.node)
+        rule, module = self._plan.rules[part.node], self._plan.modules[part.node]
         assert isinstance(rule, _Affine)
         [source] = self._plan.sources(part.node)
         columns = []
         if part.weight is not None:
-            columns.append(rule.features(module, self._values[source].detach()))
+            columns.append(rule.features(module, self._values[source]))
         if part.bias is not None:
-            n, _, positions = rule.channels_first(self._values[part.node].detach(), 1).shape
+            n, _, positions = rule.channels_first(self._values[part.node], 1).shape
             groups = columns[0].shape[1] if columns else 1
             columns.append(self.outputs.new_ones(n, groups, 1, positions))
         return torch.cat(columns, dim=2)
 
     def _blocks(self, part: _Part, along: Tensor, forward: "_Forward") -> Iterator[AffineFactors]:
         result = self._values[part.node]
-        rule = self._plan.rule(part.node)
+        rule = self._plan.rules[part.node]
         assert isinstance(rule, _Affine)
         ones = result.new_ones(len(result), 1)
         if self._is_factored(part):
             assert part.weight is not None
             [source] = self._plan.sources(part.node)
-            inputs = self._values[source].detach()
+            inputs = self._values[source]
             yield AffineFactors(
                 weight=part.weight,
                 bias=part.bias,
@@ -894,14 +1005,13 @@ class _GraphAt:
                 )
 
 
-def _bend(
-    plan: _Plan, node: Node, source: Node, values: Mapping[Node, Any]
-) -> tuple[Tensor, Tensor | None]:
-    """First and second derivative of an activation, coordinate by coordinate.
+def _bend(plan: _Plan, node: Node, values: Mapping[Node, Any]) -> tuple[Tensor, Tensor | None]:
+    """φ' and φ'' of an activation; None for a curvature that is zero at every coordinate.
 
     The derivatives of the sum over coordinates are the coordinate-wise ones, so that two reverse
     passes through the activation alone give both.
     """
+    [source] = plan.sources(node)
     with torch.enable_grad():
         z = values[source].detach().requires_grad_()
         value = plan.apply(node, {**values, source: z.clone()})
@@ -932,14 +1042,17 @@ class _Forward:
 
     def __init__(self, point: _Point, held: int) -> None:
         self._point = point
-        self._held = 2**22
+        self._held = held
         self._live: set[Node] = set()
         """Nodes through which some curvature is reached."""
         for node in reversed(point.plan.nodes):
-            if node in point.bent or not self._live.isdisjoint(node.users):
+            if node in point.plan.active and (
+                node in point.bent or not self._live.isdisjoint(node.users)
+            ):
                 self._live.add(node)
         self._beyond: dict[Node, Tensor] = {}
         self._ways: dict[Node, list[_Step]] = {}
+        self._widest = 1
         self._directions = next((one.shape[1] for one in point.bent.values()), 0)
 
     def by_units(self, node: Node) -> Tensor | None:
@@ -981,14 +1094,13 @@ class _Forward:
             Where coordinates begin to mix; None if no more curvature is reached.
         """
         point = self._point
-        scale = torch.ones_like(point.values[node]).detach()
+        scale = torch.ones_like(point.values[node])
         bent: Tensor | None = None
         while True:
             users = [user for user in node.users if user in self._live]
             if not users:
                 return scale, bent, None
-            rule = point.plan.rule(users[0])
-            assert rule is not None
+            rule = point.plan.rules[users[0]]
             factor = rule.factor(point, users[0], node) if len(users) == 1 else None
             if factor is None:
                 return scale, bent, node
@@ -1001,10 +1113,10 @@ class _Forward:
         """Σ_k D_k (∂z_k/∂a_c)² for every unit c of a node (n, units): (n, K, units)."""
         value = self._point.values[node]
         n, units = value.shape
-        found = value.new_zeros(n, self._directions, units)
+        found: Tensor = value.new_zeros(n, self._directions, units)
         every = torch.eye(units, dtype=value.dtype, device=value.device)
-        per = self._rows(node)
-        for some in _slices(units, per):
+        per = self._at_a_time(node, _Tangents(every[None, :1, :1]))
+        for some in _slices(units, min(per, 1024)):
             tangents = _Tangents(every[None, some, some], some.start)
             for rows in _slices(n, per // len(tangents.values[0])):
                 found[rows, :, some] = self._contracted(node, tangents, self._point.rows(rows))
@@ -1017,7 +1129,8 @@ class _Forward:
         n, channels, _ = scale.shape
         _, groups, weights, _ = features.shape
         found = scale.new_zeros(n, self._directions, channels, weights)
-        per = self._rows(node)
+        one = features[:1, 0, :1] * scale[:1, :1]
+        per = self._at_a_time(node, rule.channel(one, 0, shape))
         for rows in _slices(n, per // min(weights, per)):
             point = self._point.rows(rows)
             for c in range(channels):
@@ -1032,7 +1145,10 @@ class _Forward:
         moved = {node: tangents}
         total: Tensor | None = None
         for step in self._steps(node):
-            operands = {one: moved[one] for one in step.sources}
+            operands = {
+                one: moved[one] if one in step.done else replace(moved[one], spare=False)
+                for one in step.sources
+            }
             if step.node in point.bent:
                 [one] = operands.values()
                 squares = one.values.flatten(2).square().mT
@@ -1040,18 +1156,21 @@ class _Forward:
                 here = bent @ (squares[0] if len(squares) == 1 else squares)
                 total = here if total is None else total.add_(here)
             if step.leads_on:
-                rule = point.plan.rule(step.node)
-                assert rule is not None
+                rule = point.plan.rules[step.node]
                 moved[step.node] = rule.push(point, step.node, operands)
-            for one in step.done:
-                del moved[one]
+                size = math.prod(moved[step.node].values.shape[2:])
+                self._widest = max(self._widest, size)
+            for source in step.done:
+                del moved[source]
         assert total is not None
         return total
 
     def _steps(self, start: Node) -> list["_Step"]:
         """The way from a node to every activation beyond that has a curvature."""
         if start not in self._ways:
-            reached, found, last = {start}, [], {}
+            reached = {start}
+            found: list[_Step] = []
+            last: dict[Node, int] = {}
             for node in self._point.plan.nodes:
                 sources = [one for one in node.all_input_nodes if one in reached]
                 if node in self._live and sources:
@@ -1064,12 +1183,11 @@ class _Forward:
             self._ways[start] = found
         return self._ways[start]
 
-    def _rows(self, start: Node) -> int:
-        """How many tangents of single samples to push from a node at a time."""
-        values = self._point.values
-        ways = [start, *(step.node for step in self._steps(start))]
-        widest = max(values[node][:1].numel() for node in ways)
-        return max(1, self._held // (widest * values[start].itemsize))
+    def _at_a_time(self, node: Node, tangents: _Tangents) -> int:
+        """How many tangents of single samples to push from a node, having tried this one."""
+        self._widest = 1
+        self._contracted(node, tangents, self._point.rows(slice(1)))
+        return max(1, self._held // (self._widest * tangents.values.itemsize))
 
 
 @dataclass(frozen=True)
