@@ -678,6 +678,18 @@ def overwritten(self, a):
     return b
 
 
+def shifted(self, x):
+    result = self.a(x)
+    result.add_(1)
+    return result
+
+
+def with_gain():
+    model = nn.Sequential(nn.Linear(3, 2))
+    model[0].register_parameter("gain", nn.Parameter(torch.ones(2)))
+    return model
+
+
 LAYER_NORM = applied(lambda self, a: self.norm(a), norm=nn.LayerNorm(3))
 ATTENTION = applied(
     lambda self, a: self.mix(a[:, None], a[:, None], a[:, None])[0][:, 0],
@@ -763,14 +775,19 @@ REFUSED = {
     "flat": (applied(lambda self, a: a.reshape(-1)), "model: reshape gives shape"),
     "samples in a row": (applied(lambda self, a: torch.cat([a, a])), "model: cat gives shape"),
     "number of samples": (applied(lambda self, a: a.reshape(2, 3)), "model: reshape does not"),
-    "maximum over samples": (
-        nn.Sequential(nn.Linear(3, 3), nn.MaxPool2d(1), nn.Linear(3, 2)),
-        "1: MaxPool2d",
+    "image without channels": (
+        nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (2, 2)), nn.MaxPool2d(1), nn.Flatten()),
+        "2: MaxPool2d takes 3 axes as one sample",
     ),
     "three axes": (nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Linear(3, 2)), "outputs: (2, 1, 2)"),
     "tuple": (Shaped(lambda self, x: (self.a(x), x), a=nn.Linear(3, 2)), "outputs: tuple"),
     "width": (nn.Sequential(nn.Identity(), nn.Linear(5, 2)), "1: Linear does not take inputs"),
     "overwritten": (applied(overwritten), "model: Shaped does not do"),
+    "outputs overwritten": (
+        Shaped(shifted, a=nn.Linear(3, 2)),
+        "model: Shaped does not do what its graph says: other outputs",
+    ),
+    "another parameter": (with_gain(), "0: Linear is parametrised by gain"),
 }
 
 

@@ -273,7 +273,7 @@ class _Arithmetic(_Rule):
 
     def pull(self, point: _Point, node: Node, along: Tensor) -> dict[Node, Tensor]:
         found = {}
-        for source in point.plan.sources(node):
+        for source in point.plan.active.intersection(node.all_input_nodes):
             factor = self._derivative(point, node, source)
             if isinstance(factor, Tensor):
                 factor = factor.expand(point.values[node].shape)[:, None]
@@ -924,18 +924,14 @@ class _GraphAt:
         for node in reversed(plan.nodes):
             if node not in plan.active:
                 continue
-            if node not in along:  # nothing that depends on it reaches the outputs
-                along[node] = directions.new_zeros(
-                    *directions.shape[:2], *self._values[node].shape[1:]
-                )
+            if node not in along:  # nothing but the shape of it is used
+                shape = *directions.shape[:2], *self._values[node].shape[1:]
+                along[node] = directions.new_zeros(shape)
             here = along[node] if node in maps else along.pop(node)
             if bends and node in self._curvatures:
                 bent[node] = self._curvatures[node][:, None] * here
-            rule = plan.rules[node]
-            if plan.active.isdisjoint(plan.sources(node)):
-                continue
-            for source, one in rule.pull(point, node, here).items():
-                if source in plan.active:
+            if not plan.active.isdisjoint(plan.sources(node)):
+                for source, one in plan.rules[node].pull(point, node, here).items():
                     along[source] = along[source] + one if source in along else one
         return along, bent
 
@@ -956,8 +952,8 @@ class _GraphAt:
 
     def _is_factored(self, part: _Part) -> bool:
         """Whether the derivatives are outer products, as those of a `Linear` on (n, features)."""
-        dense = isinstance(self._plan.rules[part.node], _Dense)
-        return dense and part.weight is not None and self._values[part.node].ndim == 2
+        is_linear = isinstance(self._plan.rules[part.node], _Dense)
+        return is_linear and part.weight is not None and self._values[part.node].ndim == 2
 
     def _features(self, part: _Part) -> Tensor:
         """What the parameters of a map multiply: (n, groups, weights and bias, positions)."""
@@ -1052,7 +1048,7 @@ class _Forward:
                 self._live.add(node)
         self._beyond: dict[Node, Tensor] = {}
         self._ways: dict[Node, list[_Step]] = {}
-        self._widest = 1
+        self._widest = 1  # entries of a tangent met so far
         self._directions = next((one.shape[1] for one in point.bent.values()), 0)
 
     def by_units(self, node: Node) -> Tensor | None:
@@ -1114,11 +1110,11 @@ class _Forward:
         value = self._point.values[node]
         n, units = value.shape
         found: Tensor = value.new_zeros(n, self._directions, units)
-        every = torch.eye(units, dtype=value.dtype, device=value.device)
-        per = self._at_a_time(node, _Tangents(every[None, :1, :1]))
-        for some in _slices(units, min(per, 1024)):
-            tangents = _Tangents(every[None, some, some], some.start)
-            for rows in _slices(n, per // len(tangents.values[0])):
+        per = self._at_a_time(node, _Tangents(value.new_ones(1, 1, 1)))
+        for some in _slices(units, min(per, 256)):
+            moved = torch.eye(some.stop - some.start, dtype=value.dtype, device=value.device)
+            tangents = _Tangents(moved[None], some.start)
+            for rows in _slices(n, per // len(moved)):
                 found[rows, :, some] = self._contracted(node, tangents, self._point.rows(rows))
         return found
 
