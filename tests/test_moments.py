@@ -390,3 +390,20 @@ def test_information_of_a_linear_map_by_hand():
         expected = np.outer(diagonal, samples[n].numpy() ** 2)
         assert_close(parameters["0.weight"]["fisher"][n], expected, 20 * EPS)
         assert_close(parameters["0.bias"]["fisher"][n], diagonal, 20 * EPS)
+
+
+def test_tiny_entries_keep_their_digits():
+    """A rare input of tiny information beside common large ones: no cancellation against them.
+
+    Entry (unit 0, column 1) is lit at one input, whose information is 1e-20 of that unit's usual.
+    """
+    s = np.array([1.0, 1.0, 1e-10, 2.0])
+    a = np.array([[1.0, 0.0], [2.0, 0.0], [1.0, 3.0], [1.0, 0.0]])
+    first = np.stack([s, -s], axis=1)[:, :, None]
+    layer = AffineFactors("w", None, a, first, np.zeros_like(first))
+    population = Population(Categorical())
+    population.update(Derivatives(np.zeros((4, 2)), (layer,)))
+    found = population.result()[0]["w"]
+    values = np.array([0.0, 0.0, 9e-20, 0.0])
+    assert_close(found["fisher"][0, 1], values.mean(), 10 * EPS)
+    assert_close(found["input_variance"][0, 1], values.var(), 10 * EPS)

@@ -181,9 +181,11 @@ class Population:
 class BlockSums:
     """Sums over inputs for one block: of left_i b_j, of its square, and of further lefts by b_j².
 
-    Here b = a², the squared inputs of the affine map.  With λ = l − l₀ and β = b − b₀ about the
-    means of the first batch, l b − l₀ b₀ = λ b + l₀ β: sums of it and of its square need products
-    of λ and λ² with b, b β and b² only, all small when l b hardly varies: nothing cancels.
+    Here b = a², the squared inputs of the affine map.  Two ways lead to the variance of l b, each
+    where the other one cancels.  Where l b varies by much of itself, as on pixels that are lit in a
+    few images, E[(l b)²] − E[l b]² keeps every digit, however small the entry.  Where it hardly
+    varies, it is centred: with λ = l − l₀ and β = b − b₀ about the means of the first batch,
+    l b − l₀ b₀ = λ b + l₀ β, whose square needs products of λ² with b² and of λ with b β only.
     """
 
     def __init__(self) -> None:
@@ -211,10 +213,10 @@ class BlockSums:
             self._left, self._b = xp.mean(left, axis=0), xp.mean(b, axis=0)
         lam, beta = left - self._left, b - self._b
         sums = [
-            _product([lam * lam, *further], b * b),
-            _product([lam], b),
+            _product([left * left, lam * lam, *further], b * b),
+            _product([left], b),
             _product([lam], b * beta),
-            xp.stack([xp.sum(beta, axis=0), xp.sum(beta * beta, axis=0)]),
+            xp.sum(beta * beta, axis=0),
         ]
         if self.count == 0:
             self._sums = sums
@@ -232,23 +234,29 @@ class BlockSums:
         l_ = xp.astype(self._left, xp.float64)[:, None]
         b_ = xp.astype(self._b, xp.float64)
         # In place: these arrays are as large as the parameters, and there are many steps.
-        by_square, shift, variance, of_beta = (
+        by_square, mean, centred, of_beta = (
             xp.astype(one, xp.float64, copy=True) for one in self._sums
         )
-        for one in (by_square, shift, variance, of_beta):
+        for one in (by_square, mean, centred, of_beta):
             one /= self.count
         height = len(l_)
-        shift += l_ * of_beta[0]
-        variance *= 2 * l_
-        variance += by_square[:height]
-        variance += l_ * l_ * of_beta[1]
-        variance -= shift * shift
-        mean = shift
-        mean += l_ * b_
+        centred *= 2 * l_
+        centred += by_square[height : 2 * height]
+        centred += l_ * l_ * of_beta
+        shift = mean - l_ * b_
+        shift *= shift
+        centred -= shift
+        square = mean * mean
+        variance = by_square[:height] - square
+        variance = xp.where(variance > _WIDE * square, variance, xp.clip(centred, 0.0))
         return (
-            list(zip(_cut(mean, lefts), _cut(xp.clip(variance, 0.0), lefts), strict=True)),
-            _cut(by_square[height:], further),
+            list(zip(_cut(mean, lefts), _cut(variance, lefts), strict=True)),
+            _cut(by_square[2 * height :], further),
         )
+
+
+_WIDE = 0.1
+"""Squared coefficient of variation from which on nothing is lost by not centring."""
 
 
 class BlockMeans:

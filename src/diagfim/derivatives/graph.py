@@ -777,7 +777,7 @@ class _Plan:
             if node.kwargs:
                 raise self._refusal(node, f"has options {dict(node.kwargs)}; {REMEDY}")
             if (rule.name == "mul" and len(active) > 1) or (rule.name == "div" and 1 in active):
-                raise self._refusal(node, f"combines what depends on parameters; {REMEDY}")
+                raise self._refusal(node, f"of values that both depend on parameters; {REMEDY}")
         elif isinstance(rule, _Selection) and values[node].ndim != rule.axes + 2:
             raise self._refusal(node, f"takes {values[node].ndim} axes as one sample; {REMEDY}")
         elif rule is _LINEAR:
