@@ -111,6 +111,22 @@ def test_dropout_that_drops_nothing_may_be_in_training_mode():
     assert_agrees_with_autograd(model, inputs(3))
 
 
+def test_activations_that_work_in_place():
+    model = chain(nn.Tanh, 3)
+    assert_agrees_with_autograd(
+        nn.Sequential(*model[:3], nn.Identity(), nn.LeakyReLU(0.3, inplace=True), model[4]),
+        inputs(3),
+    )
+
+
+def test_a_weight_that_is_computed_is_refused_by_name():
+    model = chain(nn.Tanh, 2)
+    del model[0]._parameters["weight"]
+    model[0].weight = torch.ones(4, 3, dtype=torch.float64)
+    with pytest.raises(UserError, match=r"^0\.weight: is computed from other parameters"):
+        derivatives(model, inputs(3))
+
+
 def test_one_module_as_several_activations():
     activation = nn.Tanh()
     assert_agrees_with_autograd(chain(lambda: activation, 3), inputs(3))

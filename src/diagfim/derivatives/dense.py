@@ -283,7 +283,7 @@ def _activate(
         return value, slope, slope * (rest - value)
     with torch.enable_grad():
         z = z.detach().requires_grad_()
-        value = z
+        value = z.clone()  # an activation may work in place
         for activation in activations:
             value = activation(value)
         (slope,) = torch.autograd.grad(value.sum(), z, create_graph=True)
@@ -309,6 +309,11 @@ def _chain(model: nn.Module) -> list[_Dense]:
         kind = type(module)
         if kind is nn.Linear:
             assert isinstance(module, nn.Linear)
+            if not isinstance(module.weight, nn.Parameter):
+                raise UserError(
+                    f"{name}weight: is computed from other parameters, as by weight_norm; the "
+                    "dense recursion needs it to be a parameter itself"
+                )
             _refuse_shared(name, module, seen)
             chain.append(_Dense(name, module, ()))
         elif kind is nn.Dropout:
