@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from array_api_compat import array_namespace
 
-from diagfim.derivatives.factored import AffineFactors, Array, Linearised, split
+from diagfim.derivatives.factored import AffineFactors, Array, Linearised, split_each
 from diagfim.errors import UserError
 from diagfim.families import Family
 from diagfim.moments import BlockMeans, BlockSums, Labelled, Parts, join, part
@@ -99,9 +99,7 @@ class Estimator(ABC):
         found: Labelled = {}
         for parts in self._sums.values():
             full = join({start: self.of_block(sums) for start, sums in parts.items()})
-            for quantity, value in full.items():
-                for name, values in split(parts[0].parameters, value).items():
-                    found.setdefault(name, {})[quantity] = values
+            found |= split_each(parts[0].parameters, full)
         return found
 
     def of_block(self, sums: BlockSums | BlockMeans) -> dict[str, Array]:

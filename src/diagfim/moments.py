@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from array_api_compat import array_namespace
 
-from diagfim.derivatives.factored import AffineFactors, Array, Derivatives, Linearised, split
+from diagfim.derivatives.factored import AffineFactors, Array, Derivatives, Linearised, split_each
 from diagfim.errors import UserError
 from diagfim.families import Categorical, Family, Outcomes
 
@@ -172,9 +172,7 @@ class Population:
                 found[start] |= tails.result(found[start])
             full = join(found)
             layers[weight] = {quantity: full[quantity].mean() for quantity in QUANTITIES}
-            for quantity, value in full.items():
-                for name, values in split(parts[0].parameters, value).items():
-                    parameters.setdefault(name, {})[quantity] = values
+            parameters |= split_each(parts[0].parameters, full)
         return parameters, layers
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diagfim.derivatives.factored import AffineFactors, Derivatives, split
+from diagfim.derivatives.factored import AffineFactors, Derivatives, split_each
 from diagfim.errors import UserError
 from diagfim.families import Categorical, Outcomes
 from diagfim.moments import Running
@@ -200,7 +200,7 @@ class JointEstimator:
         -------
         dict of str to array
             By weight name, (2, units, columns) in the order of `ESTIMATORS`, the bias as the last
-            column; `factored.split` cuts it.
+            column; `factored.split_each` cuts it.
         """
         classes = self.probabilities.shape[1]
         pairs, multiplicity = np.unique(
@@ -227,9 +227,7 @@ class JointEstimator:
         layers: dict[str, dict[str, np.ndarray]] = {}
         for weight, pool in self._layers.items():
             moments = {"mean": full[weight].mean, "variance": full[weight].variance}
-            for quantity, value in moments.items():
-                for name, part in split(pool.layer.parameters, value).items():
-                    parameters.setdefault(name, {})[quantity] = part
+            parameters |= split_each(pool.layer.parameters, moments)
             layers[weight] = {
                 "layer_mean": average[weight].mean,
                 "layer_variance": average[weight].variance,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from diagfim.derivatives.elementwise import bend
 from diagfim.derivatives.factored import AffineFactors, Derivatives
 from diagfim.errors import UserError
 
@@ -270,9 +271,7 @@ def _activate(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Value, first and second derivative of a coordinate-wise function, coordinate by coordinate.
 
-    None stands for a slope of one, and for a curvature that is zero at every coordinate.  The
-    derivatives of the sum over coordinates are the coordinate-wise ones, so two reverse passes
-    through the activation alone give both for any elementwise module.
+    None stands for a slope of one, and for a curvature that is zero at every coordinate.
     """
     if not activations:
         return z, None, None
@@ -281,18 +280,7 @@ def _activate(
         value, rest = z.sigmoid(), (-z).sigmoid()
         slope = value * rest
         return value, slope, slope * (rest - value)
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        value = z.clone()  # an activation may work in place
-        for activation in activations:
-            value = activation(value)
-        (slope,) = torch.autograd.grad(value.sum(), z, create_graph=True)
-        curvature = None
-        if slope.requires_grad:
-            (curvature,) = torch.autograd.grad(slope.sum(), z, allow_unused=True)
-    if curvature is not None and not curvature.any():
-        curvature = None
-    return value.detach(), slope.detach(), curvature
+    return bend(nn.Sequential(*activations), z)
 
 
 def _with_ones(a: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ memory allows, then stand in the place of the units, with ones in the place of t
 all that is computed from factors is written once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -122,6 +122,17 @@ def split(parameters: tuple[str, ...], full: Array) -> dict[str, Array]:
         return {parameters[0]: full}
     weight, bias = parameters
     return {weight: full[..., :-1], bias: full[..., -1]}
+
+
+def split_each(
+    parameters: tuple[str, ...], quantities: Mapping[str, Array]
+) -> dict[str, dict[str, Array]]:
+    """`split` several quantities of one affine map: by parameter name, then by quantity."""
+    found: dict[str, dict[str, Array]] = {name: {} for name in parameters}
+    for quantity, full in quantities.items():
+        for name, values in split(parameters, full).items():
+            found[name][quantity] = values
+    return found
 
 
 class Linearised(Protocol):

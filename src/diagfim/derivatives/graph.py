@@ -29,6 +29,7 @@ from torch import Tensor, fx, nn
 from torch.fx import Node
 
 from diagfim.derivatives import dense
+from diagfim.derivatives.elementwise import bend
 from diagfim.derivatives.factored import AffineFactors, split
 from diagfim.errors import UserError
 
@@ -894,7 +895,11 @@ class _GraphAt:
         self._slopes: dict[Node, Tensor] = {}
         self._curvatures: dict[Node, Tensor] = {}
         for node in plan.activations:
-            slope, curvature = _bend(plan, node, self._values)
+            [source] = plan.sources(node)
+            _, slope, curvature = bend(
+                lambda z, node=node, source=source: plan.apply(node, {**self._values, source: z}),
+                self._values[source],
+            )
             self._slopes[node] = slope
             if curvature is not None:
                 self._curvatures[node] = curvature
@@ -999,25 +1004,6 @@ class _GraphAt:
                     first=first[..., columns].flatten(2),
                     second=None if second is None else second[..., columns].flatten(2),
                 )
-
-
-def _bend(plan: _Plan, node: Node, values: Mapping[Node, Any]) -> tuple[Tensor, Tensor | None]:
-    """φ' and φ'' of an activation; None for a curvature that is zero at every coordinate.
-
-    The derivatives of the sum over coordinates are the coordinate-wise ones, so that two reverse
-    passes through the activation alone give both.
-    """
-    [source] = plan.sources(node)
-    with torch.enable_grad():
-        z = values[source].detach().requires_grad_()
-        value = plan.apply(node, {**values, source: z.clone()})
-        (slope,) = torch.autograd.grad(value.sum(), z, create_graph=True)
-        curvature = None
-        if slope.requires_grad:
-            (curvature,) = torch.autograd.grad(slope.sum(), z, allow_unused=True)
-    if curvature is not None and not curvature.any():
-        curvature = None
-    return slope.detach(), curvature
 
 
 def _correlated(left: Tensor, features: Tensor) -> Tensor:
