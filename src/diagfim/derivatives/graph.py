@@ -896,10 +896,13 @@ class _GraphAt:
         self._curvatures: dict[Node, Tensor] = {}
         for node in plan.activations:
             [source] = plan.sources(node)
-            _, slope, curvature = bend(
-                lambda z, node=node, source=source: plan.apply(node, {**self._values, source: z}),
-                self._values[source],
-            )
+
+            def activation(z: Tensor, node: Node = node, source: Node = source) -> Tensor:
+                value = plan.apply(node, {**self._values, source: z})
+                assert isinstance(value, Tensor)
+                return value
+
+            _, slope, curvature = bend(activation, self._values[source])
             self._slopes[node] = slope
             if curvature is not None:
                 self._curvatures[node] = curvature
