@@ -380,7 +380,7 @@ class Scalar(nn.Linear):
         (dense().requires_grad_(False), inputs(2), {}, "model: no parameter requires a gradient"),
         (Scalar(3, 1).double(), inputs(2), {}, r"model: its outputs are \(2,\); expected a tensor"),
         (dense(), torch.inf * inputs(2), {}, "model: NaN or infinite outputs at the first inputs"),
-        (dense(), inputs(2), {"family": "poisson"}, "family: 'poisson' is not one of categorical"),
+        (dense(), inputs(2), {"family": "cauchy"}, "family: 'cauchy' is not one of categorical"),
         (dense(), inputs(2), {"method": "magic"}, "method: 'magic' is not auto, dense, graph"),
         (dense(), inputs(2), {"dtype": torch.float16}, "dtype: torch.float16 is neither"),
         (Tied(), inputs(2), {"method": "dense"}, "model: Tied is not supported here by the dense"),
