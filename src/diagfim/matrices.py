@@ -93,8 +93,8 @@ def analyze(
     ()
     """
     found_of = family_of(family)
-    network = _Blocks(model, inputs, blocks, dtype)
-    network.plan(memory, 8 * network.outputs)
+    network = _Blocks(model, inputs, blocks, dtype, memory)
+    network.plan(8 * network.outputs)
 
     def moments(block: _Block, batch: Batch, outputs: Tensor) -> Tensor:
         every = torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1)
@@ -176,8 +176,8 @@ def estimate(
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise UserError(f"{name}: {value!r} is not an integer of at least {least}")
     found_of = family_of(family)
-    network = _Blocks(model, inputs, blocks, dtype)
-    network.plan(memory, 6)
+    network = _Blocks(model, inputs, blocks, dtype, memory)
+    network.plan(6)
 
     def estimates(block: _Block, batch: Batch, outputs: Tensor) -> Tensor:
         streams = InputStreams(int(seed), batch.start, len(batch.inputs))
@@ -265,8 +265,8 @@ def derivatives_of(
     >>> found.second.shape, found.first_squared.shape, found.names[-1]
     ((5, 2, 8, 8), (5, 8), 'bias[1]')
     """
-    network = _Blocks(model, inputs, "full", dtype)
-    network.plan(memory, network.outputs)
+    network = _Blocks(model, inputs, "full", dtype, memory)
+    network.plan(network.outputs)
     [block] = network.blocks
     parts: list[tuple[Tensor, ...]] = []
     held = 0
@@ -289,7 +289,12 @@ class _Blocks:
     """A model that was found fit, its inputs, and the blocks of its parameters."""
 
     def __init__(
-        self, model: nn.Module, inputs: Inputs, blocks: str, dtype: torch.dtype | None
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        blocks: str,
+        dtype: torch.dtype | None,
+        memory: int,
     ) -> None:
         if blocks not in _CUTS:
             raise UserError(f"blocks: {blocks!r} is not one of {', '.join(_CUTS)}")
@@ -299,7 +304,7 @@ class _Blocks:
         if first is None:
             raise UserError("inputs: none were given; pass at least one input")
         self._stream = chain([first], stream)
-        self._network = _Network(model, first[0][:2], "autodiff", dtype, MEMORY)
+        self._network = _Network(model, first[0][:2], "autodiff", dtype, memory)
         self._engine = cast(Autodiff, self._network.engine)
         self._attributes = {"blocks": blocks}
         example = self._network.prepare(first[0][:1])
@@ -308,20 +313,21 @@ class _Blocks:
         self.blocks = [
             _Block(name, entries, self._engine) for name, entries in _CUTS[blocks](wanted).items()
         ]
+        self._memory = memory
         self._size = 1
         self.count = 0
 
-    def plan(self, memory: int, planes: int) -> None:
+    def plan(self, planes: int) -> None:
         """Inputs at a time, when each takes so many matrices of the size of the largest block."""
         largest = max(self.blocks, key=lambda block: block.size)
         each = planes * largest.size**2 * largest.vector.element_size()
-        if each > memory:
+        if each > self._memory:
             raise UserError(
                 f"{largest.name}: a block of {largest.size:,} parameters takes {each:,} bytes per "
-                f"input, beyond memory={memory:,}; freeze parameters, choose smaller blocks (of "
-                f"{', '.join(_CUTS)}, the last are the smallest), or pass a larger memory="
+                f"input, beyond memory={self._memory:,}; freeze parameters, choose smaller blocks "
+                f"(of {', '.join(_CUTS)}, the last are the smallest), or pass a larger memory="
             )
-        self._size = min(self._engine.batch_size, memory // each)
+        self._size = min(self._engine.batch_size, self._memory // each)
 
     def batches(self) -> Iterator[tuple[Batch, Tensor]]:
         """Batches on the model's device and their outputs, with progress after some seconds."""
