@@ -67,6 +67,10 @@ class Family(Protocol):
         """η = E[t(y)]: (n, T)."""
         ...
 
+    def covariance(self, outputs: Array) -> Array:
+        """I(h|x) = Cov(t(y)): (n, T, T)."""
+        ...
+
     def directions(self, outputs: Array) -> Array:
         """Directions (n, K, T) along which `moments` wants ∂h and ∂²h, for outputs (n, T)."""
         ...
@@ -103,8 +107,6 @@ class Family(Protocol):
         """Draw y from the model, N times at each input, as `Draws`."""
         ...
 
-    def tensor_eigenvalues(
-        self, outputs: Array, tensor: str = "M", rtol: float = 1e-2
-    ) -> tuple[Certified, Certified]:
+    def tensor_eigenvalues(self, outputs: Array, tensor: str = "M") -> tuple[Certified, Certified]:
         """λ̃min and λ̃max (Eq. 10) of M or of K at every input, with certificates."""
         ...

@@ -84,6 +84,10 @@ class Categorical:
         """η = σ: (n, C)."""
         return self.probabilities(outputs)
 
+    def covariance(self, outputs: Array) -> Array:
+        """I(h|x) = Diag(σ) − σσᵀ: (n, C, C)."""
+        return self.probabilities(outputs)[:, :, None] * self.directions(outputs)
+
     def directions(self, outputs: Array) -> Array:
         """Residuals t(c) − η of every label c: (n, C) to (n, C, C)."""
         xp = array_namespace(outputs)
@@ -201,11 +205,10 @@ class Categorical:
         return xp.matmul(self.probabilities(outputs)[:, None, :], values)[:, 0]
 
     def tensor_eigenvalues(
-        self, outputs: Array, tensor: str = "M", rtol: float = 1e-2
+        self, outputs: Array, tensor: str = "M"
     ) -> tuple[spectra.Certified, spectra.Certified]:
-        """λ̃min, which is 0 at u = 1/√C, and λ̃max of M or K; see `spectra`."""
-        sigma = self._exact_probabilities(outputs)
-        return spectra.categorical_tensor_eigenvalues(sigma, tensor, rtol)
+        """λ̃min, which is 0, and λ̃max of M or K; see `spectra.categorical_tensor_eigenvalues`."""
+        return spectra.categorical_tensor_eigenvalues(self._exact_probabilities(outputs), tensor)
 
     def outcomes(self, outputs: Array, first: Array, second: Array | None) -> Outcomes:
         """Values of both single-draw estimators at every label; parameters as in `moments`."""

@@ -86,6 +86,10 @@ class Independent(ABC):
         """η = E[t(y)]: (n, T)."""
         return self.central(outputs).mean
 
+    def covariance(self, outputs: Array) -> Array:
+        """I(h|x), diagonal: (n, T, T)."""
+        return self.directions(outputs) * self.central(outputs).variance[:, None, :]
+
     def directions(self, outputs: Array) -> Array:
         """Every output by itself: (n, T) to (n, T, T)."""
         xp = array_namespace(outputs)
@@ -136,12 +140,12 @@ class Independent(ABC):
         return fourth + _total(v, a * c) * _total(v, b * d) + _total(v, a * d) * _total(v, b * c)
 
     def tensor_eigenvalues(
-        self, outputs: Array, tensor: str = "M", rtol: float = 1e-2
+        self, outputs: Array, tensor: str = "M"
     ) -> tuple[spectra.Certified, spectra.Certified]:
-        """λ̃min and λ̃max of M or K, as extrema of a quadratic form on the simplex of the u_t²."""
+        """λ̃min and λ̃max of M or K; see `spectra.independent_tensor_eigenvalues`."""
         one = self.central(outputs)
         v, m = (_as_numpy(x) for x in (one.variance, one.square_variance))
-        return spectra.independent_tensor_eigenvalues(v, m, tensor, rtol)
+        return spectra.independent_tensor_eigenvalues(v, m, tensor)
 
     # ------------------------------------------------------------------------------- targets
 
