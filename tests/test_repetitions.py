@@ -32,7 +32,7 @@ FAMILY = Categorical()
 MODEL, POOL = chain(nn.Sigmoid, 3), inputs(5)
 LAYERS = {f"{k}.weight": [f"{k}.weight", f"{k}.bias"] for k in (0, 2, 4)}
 
-# Estimates are sums of draws, which agree with autograd to 1e-12 (test_families, test_dense).
+# Estimates are sums of draws, which agree with autograd to 1e-12 (test_categorical, test_dense).
 TOLERANCE = 4e-12
 
 
