@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from reference import ACTIVATIONS, EPS, assert_close, chain, inputs
+from reference import ACTIVATIONS, EPS, assert_close, by_autograd, by_name, chain, inputs
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,7 +16,7 @@ import diagfim
 from diagfim import reference
 from diagfim.derivatives.engines import ENGINES
 from diagfim.errors import UserError
-from diagfim.families import Gaussian
+from diagfim.families import FAMILIES, Gaussian, family_of
 
 # Of the largest entry of a parameter tensor: derivatives are known to 1e-14 of their largest one
 # (a hundred roundings); a moment multiplies at most four of them, and its centred sums over labels
@@ -182,6 +182,28 @@ def test_float32_loses_the_digits_of_float32(name):
     assert tree.attrs["dtype"] == "float32"
     assert next(model.parameters()).dtype == torch.float64
     assert_agrees(tree, reference.analyze(model, samples), 1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["dense", "residual, tanh", "layer-norm"])
+def test_variance_of_a_probe_is_that_over_all_signs(name, family):
+    """(Σ_k ξ_k d_kᵀ ∂h)² at every ξ of signs, with ∂h by autograd; and no other quantity moves."""
+    model, samples, _ = network(name)
+    tree = diagfim.analyze(model, samples, family, probes=True)
+    first, _ = by_autograd(model, samples)
+    with torch.no_grad():
+        root = family_of(family).root(model(samples)).numpy()
+    along = np.einsum("nkt,ntp->nkp", root, first)
+    signs = np.array(list(itertools.product((-1.0, 1.0), repeat=root.shape[1])))
+    values = np.einsum("sk,nkp->snp", signs, along) ** 2
+    expected = by_name(model, values.var(0).mean(0))
+    plain = diagfim.analyze(model, samples, family)
+    for parameter, value in expected.items():
+        scale = max(np.max(value), 1e-12 * max(np.max(one) for one in expected.values()))
+        assert_close(tree[parameter]["variance_probe"], value, 10 * TOLERANCE, scale)
+        for quantity in QUANTITIES:
+            assert_close(tree[parameter][quantity], plain[parameter][quantity], TOLERANCE)
+        assert "variance_probe" not in plain[parameter]
 
 
 def test_gaussian_noise_of_another_variance():

@@ -10,9 +10,9 @@ from torch import nn
 import diagfim
 from diagfim import reference
 from diagfim.errors import UserError
-from diagfim.estimators import ESTIMATORS
+from diagfim.estimators import ESTIMATORS, PROBES
 from diagfim.families import Categorical, Gaussian
-from diagfim.seeding import InputStreams
+from diagfim.seeding import InputStreams, integer
 
 # As in test_analysis: of the largest entry of a parameter tensor.
 TOLERANCE = 1e-12
@@ -107,55 +107,93 @@ def test_mixed_is_the_best_mix_of_the_same_draws(exact):
     assert_close(values(mixed, "standard_error"), np.sqrt(variance), 1e-9)
 
 
-def test_hutchinson_at_the_signs_drawn(draws):
-    """(Σ_c √σ_c ∂ log p(c) ξ_c)² averaged over the draws of the signs."""
+@pytest.mark.parametrize("weights", ["exact", "pilot"])
+def test_mixed_by_layer_has_one_weight_for_a_module(weights):
+    options = {"draws": 4, "seed": 2}
+    score, hessian = (diagfim.estimate(MODEL, SAMPLES, e, **options) for e in ("score", "hessian"))
+    mixed = diagfim.estimate(MODEL, SAMPLES, "mixed", level="layer", weights=weights, **options)
+    for layer in ("0", "2", "4"):
+        found = [mixed[f"{layer}.{kind}"]["score_weight"].values for kind in ("weight", "bias")]
+        [weight] = np.unique(np.concatenate([one.ravel() for one in found]))
+        for name in (f"{layer}.weight", f"{layer}.bias"):
+            one, two = score[name]["fisher"].values, hessian[name]["fisher"].values
+            expected = weight * one + (1 - weight) * two
+            scale = max(abs(weight), 1) * np.max(np.abs(two))
+            assert_close(mixed[name]["fisher"], expected, 10 * TOLERANCE, scale)
+    assert weight == 0  # ∂²h = 0 in the last layer, where Î2 has no noise
+
+
+@pytest.mark.parametrize("pilot", [2, 7])
+def test_pilot_weights_are_those_of_the_sample_moments(pilot, draws):
+    """Variances and covariance of the pilot draws at each input, averaged over the inputs."""
+    _, score, hessian = draws
+    streams = InputStreams(integer(5, "pilot"), 0, 6)
+    with torch.no_grad():
+        outputs = MODEL(SAMPLES)
+    drawn = Categorical().sample(outputs, pilot, streams)
+    every = Categorical().directions(outputs)
+    labels = (drawn[:, :, None] - every[:, None]).abs().sum(3).argmin(2).numpy()
+    at = np.arange(6)[:, None], labels
+    first, second = (one[at] - one[at].mean(1, keepdims=True) for one in (score, hessian))
+    v1, v2, c12 = (
+        (a * b).sum(1).mean(0) for a, b in ((first, first), (second, second), (first, second))
+    )
+    tree = diagfim.estimate(MODEL, SAMPLES, "mixed", 3, 5, weights="pilot", pilot=pilot)
+    found = values(tree, "score_weight") * (v1 + v2 - 2 * c12)
+    assert_close(found, v2 - c12, 1e-10, np.max(v1 + v2))
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 50])
+@pytest.mark.parametrize("probes", PROBES)
+def test_hutchinson_at_the_probes_drawn(probes, n, draws):
+    """(Σ_c √σ_c ∂ log p(c) ξ_c)² averaged over the probes, more of them than labels or fewer."""
     sigma, _, _ = draws
     first, _ = by_autograd(MODEL, SAMPLES, lambda outputs: outputs.log_softmax(0))
-    uniforms = InputStreams(7, 0, 6).uniforms(2 * 3).reshape(6, 2, 3)
-    signs = np.where(uniforms < 0.5, -1.0, 1.0)
-    along = np.einsum("nkc,nc,ncp->nkp", signs, np.sqrt(sigma), first)
-    tree = diagfim.estimate(MODEL, SAMPLES, "hutchinson", draws=2, seed=7)
+    streams = InputStreams(7, 0, 6)
+    if n <= 3:
+        uniforms = streams.uniforms(n * 3).reshape(6, n, 3)
+    else:
+        uniforms = np.stack([rng.random((n, 3)) for rng in streams.generators()])
+    if probes == "rademacher":
+        noise = np.where(uniforms < 0.5, -1.0, 1.0)
+    else:
+        noise = stats.norm.ppf(uniforms)
+    along = np.einsum("nkc,nc,ncp->nkp", noise, np.sqrt(sigma), first)
+    tree = diagfim.estimate(MODEL, SAMPLES, "hutchinson", draws=n, seed=7, probes=probes)
     assert_close(values(tree), (along**2).mean((0, 1)), TOLERANCE)
 
 
+def test_gaussian_probes_are_finite_at_the_lowest_uniform():
+    lowest, highest = PROBES["gaussian"](np.array([0.0, 1 - 2.0**-53]))
+    assert -9 < lowest < highest < 9
+
+
+@pytest.mark.parametrize(
+    ("estimator", "labels"),
+    [
+        ("score", "model"),
+        ("hessian", "model"),
+        ("mixed", "model"),
+        ("exact", "none"),
+        ("hutchinson", "none"),
+        ("empirical", "data"),
+    ],
+)
+def test_where_the_labels_come_from_is_said_and_no_other_are_looked_at(estimator, labels):
+    targets = torch.tensor([0, 1, 2, 2, 1, 0])
+    beside = diagfim.estimate(MODEL, [(SAMPLES, targets)], estimator, draws=2)
+    assert beside.attrs["labels"] == labels
+    others = diagfim.estimate(MODEL, [(SAMPLES, targets.flip(0).roll(1))], estimator, draws=2)
+    assert np.array_equal(values(beside), values(others)) == (labels != "data")
+    if labels != "data":
+        assert np.array_equal(
+            values(beside), values(diagfim.estimate(MODEL, SAMPLES, estimator, 2))
+        )
+        with pytest.raises(UserError, match=f"labels: the {estimator} estimator does not look at"):
+            diagfim.estimate(MODEL, SAMPLES, estimator, labels=targets)
+
+
 # --------------------------------------------------------------------------------- many draws
-
-
-SEEDS = 400
-
-
-@pytest.mark.parametrize("n", [1, 20])
-@pytest.mark.parametrize("estimator", ["score", "hessian", "mixed", "hutchinson"])
-def test_unbiased_with_the_exact_variance(estimator, n, exact, draws):
-    """Over seeds, at fixed inputs: mean I, variance V/(N n), each within its own standard error."""
-    found = np.stack(
-        [
-            values(diagfim.estimate(MODEL, SAMPLES, estimator, draws=n, seed=seed))
-            for seed in range(SEEDS)
-        ]
-    )
-    v1, v2, c12 = (values(exact, q) for q in ("variance_1", "variance_2", "covariance_12"))
-    sigma, _, _ = draws
-    first, _ = by_autograd(MODEL, SAMPLES, lambda outputs: outputs.log_softmax(0))
-    fourth = np.einsum("nc,ncp->np", sigma**2, first**4)
-    fisher = np.einsum("nc,ncp->np", sigma, first**2)
-    variance = {
-        "score": v1,
-        "hessian": v2,
-        "mixed": (v1 * v2 - c12**2) / (v1 + v2 - 2 * c12),
-        "hutchinson": 2 * (fisher**2 - fourth).mean(0),  # Sun (2025), Rademacher signs
-    }[estimator] / (n * len(SAMPLES))
-    scale = np.max(values(exact))
-    noisy = variance > (1e-9 * scale) ** 2
-    assert noisy.sum() > len(noisy) // 2
-    z = (found.mean(0) - values(exact))[noisy] / np.sqrt(variance[noisy] / SEEDS)
-    assert np.abs(z).max() < LIMIT
-    assert_close(found[:, ~noisy], np.tile(values(exact)[~noisy], (SEEDS, 1)), 1e-9, scale)
-    # The variance of a sample variance, with the kurtosis of the sample itself.
-    spread = found.var(0, ddof=1)[noisy]
-    kurtosis = stats.kurtosis(found[:, noisy], axis=0)
-    relative = np.sqrt((2 + np.maximum(kurtosis, 0.0)) / SEEDS)
-    assert (np.abs(spread / variance[noisy] - 1) / relative).max() < LIMIT
 
 
 def test_a_million_draws_leave_a_thousandth_of_the_noise(exact):
@@ -196,7 +234,9 @@ def test_without_errors_the_estimate_is_the_same(estimator):
     full = diagfim.estimate(MODEL, SAMPLES, estimator, 2, 1)
     bare = diagfim.estimate(MODEL, SAMPLES, estimator, 2, 1, errors=False)
     assert_close(values(bare), values(full), TOLERANCE)
-    assert all(list(bare[name].data_vars) == ["fisher"] for name in NAMES)
+    assert [name for name in full["0.weight"].data_vars if name not in bare["0.weight"]] == [
+        "standard_error"
+    ]
 
 
 def test_one_input_tells_no_error():
@@ -228,6 +268,7 @@ def test_draws_depend_on_the_seed_and_the_position_alone(estimator, n):
 
 
 GAUSSIAN = Gaussian(variance=0.25)
+SEEDS = 400
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 50])
@@ -293,6 +334,13 @@ def test_hessian_of_a_piecewise_linear_network_is_exact():
         ({"draws": 0}, "draws: 0 is not an integer of at least 1"),
         ({"draws": 2.5}, "draws: 2.5 is not an integer"),
         ({"draws": True}, "draws: True is not an integer"),
+        ({"probes": "cauchy", "estimator": "hutchinson"}, "probes: 'cauchy' is not one of radem"),
+        ({"level": "unit", "estimator": "mixed"}, "level: 'unit' is not one of parameter, layer"),
+        ({"weights": "best", "estimator": "mixed"}, "weights: 'best' is not one of exact, pilot"),
+        (
+            {"pilot": 1, "weights": "pilot", "estimator": "mixed"},
+            "pilot: 1 is not an integer of at least 2",
+        ),
         ({"seed": -1}, "seed: -1 is not an integer of at least 0"),
         ({"estimator": "empirical"}, "labels: the empirical estimator needs those of the data"),
         (

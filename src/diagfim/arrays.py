@@ -20,6 +20,7 @@ from diagfim.errors import UserError
 
 LONG_NAMES = {
     "accuracy": "fraction of the test set classified correctly",
+    "allowed": "tolerance of the comparison",
     "average_variance_1": "exact variance of the layer-averaged score-based estimator, one draw",
     "average_variance_2": "exact variance of the layer-averaged Hessian-based estimator, one draw",
     "beyond": "number of tests with a deviation beyond 5 standard errors",
@@ -27,41 +28,55 @@ LONG_NAMES = {
     "bound_variance": "layer average of the upper bound on the estimator variance, one draw",
     "bounds_broken": "number of values beyond their bound",
     "bounds_checked": "number of values compared with a bound",
+    "cases": "number of random cases",
+    "cheapest": "estimator of fewest seconds",
     "constants": "number of values without sampling error",
+    "corrected_bound": "bound as corrected",
     "covariance_12": "exact covariance of the two estimators, one draw",
     "deviation": "largest deviation from diagfim, relative to the largest entry of a tensor",
+    "draw_part": "part of the exact variance of the estimator that stems from the draws",
+    "draws_per_input": "number of draws at each input",
     "empirical_fisher": "layer average of the mean estimate over the repetitions",
     "empirical_variance": "layer average of the variance of the estimates over the repetitions",
     "epoch_seconds": "duration of an epoch of training",
     "exact_variance": "layer average of the exact variance, one draw",
-    "exponent": "largest exponent of Bernstein's inequality",
     "excess_kurtosis_1": "exact excess kurtosis of the score-based estimator, one draw",
     "excess_kurtosis_2": "exact excess kurtosis of the Hessian-based estimator, one draw",
+    "exponent": "largest exponent of Bernstein's inequality",
     "first": "first derivatives of the outputs by the pre-activations",
     "first_fourth": "layer average of the fourth power of the norm of the first derivatives",
     "first_squared": "squared norm of the first derivatives of the outputs by a parameter",
     "fisher": "exact Fisher information",
     "fisher_lambda_bound": "Theorem 5.2 bound on the largest output Fisher eigenvalue",
     "fisher_lambda_max": "largest output Fisher eigenvalue",
+    "fisher_lambda_min": "smallest output Fisher eigenvalue",
     "floor": "duration of the products of per-sample Jacobians at the rate of a large product",
+    "function": "name of the function",
     "images": "grey levels, 0 to 255",
+    "input_part": "part of the exact variance of the estimator that stems from the inputs",
     "input_share": "share of the exact variance that stems from the inputs",
     "input_variance": "exact variance over inputs of the Fisher information",
     "inputs": "inputs of the affine map, with a last column of ones when it has a bias",
+    "kind": "what sort of result it is",
     "labels": "class",
     "largest": "largest deviation in standard errors",
+    "largest_violation": "largest violation, relative",
     "layer_mean": "mean over repetitions of the estimate averaged over the layer",
     "layer_variance": "variance over repetitions of the estimate averaged over the layer",
     "layer_z": "deviation of the layer's mean estimate from the exact one, in standard errors",
     "loss": "mean cross-entropy",
     "mean": "mean of the estimates over the repetitions",
     "memory": "bytes held at the peak of a call beyond those before it",
+    "moment_lambda_max": "largest tensor eigenvalue of K",
+    "moment_lambda_upper": "proven upper bound on the largest tensor eigenvalue of K",
     "normal_beyond": "number of nearly normal tests with a deviation beyond 5 standard errors",
     "normal_largest": "largest deviation of the nearly normal tests, in standard errors",
     "normal_tests": "number of tests with a nearly normal law",
+    "number_of_inputs": "number of inputs",
     "outputs": "network outputs, the logits",
     "parameter_variance": "layer average of the variance of the estimates over the repetitions",
     "parameters": "number of parameters",
+    "printed_bound": "bound as printed",
     "probabilities": "probability of each label under the network",
     "range_1": "largest deviation of a draw of the score-based estimator from its mean",
     "range_2": "largest deviation of a draw of the Hessian-based estimator from its mean",
@@ -69,20 +84,30 @@ LONG_NAMES = {
     "ratio": "duration over that of a forward and backward pass",
     "samples": "number of training samples in an epoch",
     "score_better": "share of the parameters for which the score-based estimator varies less",
+    "score_weight": "weight of the score-based estimator in the mix",
     "second": "second derivatives of the outputs by the pre-activations",
     "second_seconds": "duration of what second derivatives add to first ones",
     "second_share": "share of that duration which the floor accounts for",
     "second_squared": "squared norm of the second derivatives of the outputs by a parameter",
     "seconds": "duration of a call",
+    "setting": "what the counterexample consists of",
     "share": "share of the duration of the five quantities which the floor accounts for",
     "standard_error": "standard error of the Fisher information, over inputs and draws",
+    "statement": "what the result states",
     "tensor_lambda_bound": "Theorem 5.2 bound on the largest tensor eigenvalue of M",
     "tensor_lambda_max": "largest tensor eigenvalue of M",
+    "tensor_lambda_min": "smallest tensor eigenvalue of M",
+    "tensor_lambda_upper": "proven upper bound on the largest tensor eigenvalue of M",
     "tests": "number of values with a positive standard error",
     "tightest": "largest ratio of a value to its bound",
+    "total_seconds": "duration of an estimate over all inputs",
+    "total_variance": "exact variance of the estimator",
+    "value": "value of the quantity",
     "variance": "variance of the estimates over the repetitions",
     "variance_1": "exact variance of the score-based estimator, one draw",
     "variance_2": "exact variance of the Hessian-based estimator, one draw",
+    "variance_probe": "exact variance of the Hutchinson estimator, one Rademacher probe",
+    "violations": "number of cases beyond the tolerance",
     "within_two": "fraction of the tests with a deviation within 2 standard errors",
     "wrong_constants": "values without sampling error that differ from the exact one",
 }
@@ -98,6 +123,7 @@ UNITS = {
     "rate": "s-1",
     "second_seconds": "s",
     "seconds": "s",
+    "total_seconds": "s",
 }
 """Units; everything else is dimensionless (nat² in units of the parameter, which has none)."""
 
@@ -107,6 +133,18 @@ Groups = Mapping[str, xr.Dataset]
 def description(name: str) -> dict[str, str]:
     """CF attributes of a variable."""
     return {"long_name": LONG_NAMES[name], "units": UNITS.get(name, "1")}
+
+
+def layer_of(parameter: str) -> str:
+    """The layer that a parameter belongs to: the module that owns it.
+
+    Examples
+    --------
+    >>> from diagfim.arrays import layer_of
+    >>> layer_of("encoder.0.weight"), layer_of("weight")
+    ('encoder.0', '(model)')
+    """
+    return parameter.rpartition(".")[0] or "(model)"
 
 
 DIMENSIONS = {

@@ -11,13 +11,35 @@ from dataclasses import dataclass
 
 import numpy as np
 from array_api_compat import array_namespace
+from scipy import special
 
 from diagfim.derivatives.factored import AffineFactors, Array, Linearised, split_each
 from diagfim.errors import UserError
 from diagfim.families import Family
+from diagfim.mixing import LEVELS, Noise, best_weights, mix_variance
 from diagfim.moments import BlockMeans, BlockSums, Labelled, Parts, join, part
-from diagfim.seeding import InputStreams
+from diagfim.seeding import InputStreams, integer
 from diagfim.streams import Batch
+
+
+def whole(name: str, value: object, least: int) -> int:
+    """The whole number that a user gave for a key.
+
+    Raises
+    ------
+    UserError
+        If it is none, or is below the least one allowed.
+
+    Examples
+    --------
+    >>> from diagfim.estimators import whole
+    >>> whole("draws", 0, 1)
+    Traceback (most recent call last):
+    diagfim.errors.UserError: draws: 0 is not an integer of at least 1
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise UserError(f"{name}: {value!r} is not an integer of at least {least}")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,12 @@ class Estimator(ABC):
 
     curved = False
     """Whether second derivatives are needed."""
+
+    labels = "model"
+    """Where the labels come from: drawn from the "model", given with the "data", or "none"."""
+
+    quantities: tuple[str, ...] = ("fisher",)
+    """What `result` holds beside the standard error."""
 
     def __init__(self, family: Family, draws: int, seed: int, errors: bool = True) -> None:
         self.family = family
@@ -147,6 +175,8 @@ class Hessian(Estimator):
 class Exact(Estimator):
     """The conditional information itself, averaged over y in closed form (Rao and Blackwell)."""
 
+    labels = "none"
+
     def plan(self, outputs: Array, batch: Batch) -> Plan:
         """As many directions as I(h|x) has rank."""
         return Plan(self.family.root(outputs), None, lambda block: ([_squares(block.first)], []))
@@ -154,6 +184,8 @@ class Exact(Estimator):
 
 class Empirical(Estimator):
     """The mean squared gradient of log p at the labels of the data (Section 6)."""
+
+    labels = "data"
 
     def plan(self, outputs: Array, batch: Batch) -> Plan:
         """One direction per input."""
@@ -166,29 +198,92 @@ class Empirical(Estimator):
         return Plan(residuals[:, None, :], None, lambda block: ([_squares(block.first)], []))
 
 
+PROBES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "rademacher": lambda uniforms: np.where(uniforms < 0.5, -1.0, 1.0),
+    # The level 0 has probability 2^-53: half of the next one keeps it finite.
+    "gaussian": lambda uniforms: special.ndtri(np.maximum(uniforms, 2.0**-54)),
+}
+"""Probes of mean 0 and variance 1, from uniforms on [0, 1)."""
+
+
 class Hutchinson(Estimator):
-    """The squared gradient along random signs: (Σ_k ξ_k d_kᵀ ∂h)², d the root of I (Sun 2025)."""
+    """The squared gradient along random probes: (Σ_k ξ_k d_kᵀ ∂h)², d the root of I (Sun 2025).
+
+    Parameters
+    ----------
+    family, draws, seed, errors
+        As for every `Estimator`; a draw is a probe ξ.
+    probes : {"rademacher", "gaussian"}
+        Distribution of the ξ_k: random signs, or standard normal.
+    """
+
+    labels = "none"
+
+    def __init__(
+        self,
+        family: Family,
+        draws: int,
+        seed: int,
+        errors: bool = True,
+        *,
+        probes: str = "rademacher",
+    ) -> None:
+        super().__init__(family, draws, seed, errors)
+        if probes not in PROBES:
+            raise UserError(f"probes: {probes!r} is not one of {', '.join(PROBES)}")
+        self._probe = PROBES[probes]
 
     def plan(self, outputs: Array, batch: Batch) -> Plan:
-        """One direction per draw of signs."""
+        """One direction per probe, and no more than their scatter needs."""
         xp = array_namespace(outputs)
         root = self.family.root(outputs)
-        uniforms = self.streams(batch).uniforms(self.draws * root.shape[1])
-        signs = np.where(uniforms < 0.5, -1.0, 1.0) / self.draws**0.5
-        noise = xp.asarray(
-            signs.reshape(len(signs), self.draws, -1), dtype=outputs.dtype, device=outputs.device
+        noise = self._noise(self.streams(batch), root.shape[1]) / self.draws**0.5
+        along = xp.matmul(xp.asarray(noise, dtype=outputs.dtype, device=outputs.device), root)
+        return Plan(along, None, lambda block: ([_squares(block.first)], []))
+
+    def _noise(self, streams: InputStreams, size: int) -> np.ndarray:
+        """Probes ξ at each input, or as few vectors of the same scatter Σ ξ ξᵀ: (n, ≤ N, K)."""
+        if self.draws <= size:
+            uniforms = streams.uniforms(self.draws * size)
+            return self._probe(uniforms).reshape(-1, self.draws, size)
+        return np.stack(
+            [
+                np.linalg.qr(self._probe(rng.random((self.draws, size))), mode="r")
+                for rng in streams.generators()
+            ]
         )
-        return Plan(xp.matmul(noise, root), None, lambda block: ([_squares(block.first)], []))
 
 
 class Mixed(Estimator):
-    """w Î1 + (1 − w) Î2 from the same draws, with the weight of least variance per parameter.
+    """w Î1 + (1 − w) Î2 from the same draws, with the weights of least variance.
 
-    w = (V2 − C12)/(V1 + V2 − 2 C12), from the exact moments averaged over these inputs: it does not
-    depend on the draws, so that the mean stays unbiased given the inputs.
+    The weights come from the exact moments averaged over these inputs: they do not depend on the
+    draws, so that the mean stays unbiased given the inputs.
+
+    Parameters
+    ----------
+    family, draws, seed, errors
+        As for every `Estimator`.
+    level : {"parameter", "layer"}
+        What has a weight of its own; see `diagfim.mixing`.
     """
 
     curved = True
+    quantities = ("fisher", "score_weight")
+
+    def __init__(
+        self,
+        family: Family,
+        draws: int,
+        seed: int,
+        errors: bool = True,
+        *,
+        level: str = "parameter",
+    ) -> None:
+        super().__init__(family, draws, seed, errors)
+        if level not in LEVELS:
+            raise UserError(f"level: {level!r} is not one of {', '.join(LEVELS)}")
+        self._level = level
 
     def plan(self, outputs: Array, batch: Batch) -> Plan:
         """Directions of the moments and of the draws, one after the other."""
@@ -213,21 +308,114 @@ class Mixed(Estimator):
             values,
         )
 
-    def of_block(self, sums: BlockSums | BlockMeans) -> dict[str, Array]:
-        """Theorem 4.7 with the exact variance of the mix."""
-        [(score, _), (hessian, _), (_, input_variance)], (v1, v2, c12) = sums.result()
-        xp = array_namespace(score)
-        spread = v1 + v2 - 2 * c12  # of Î1 − Î2: zero where the two are the same, so is any mix
-        weight = xp.where(spread > 0, (v2 - c12) / xp.where(spread > 0, spread, 1.0), 0.5)
-        fisher = weight * score + (1 - weight) * hessian
-        if input_variance is None:
-            return {"fisher": fisher}
-        variance = weight**2 * v1 + (1 - weight) ** 2 * v2 + 2 * weight * (1 - weight) * c12
-        of_draws = variance / (self.draws * self.count)
-        return {
-            "fisher": fisher,
-            "standard_error": xp.sqrt(self._error(input_variance) ** 2 + of_draws),
+    def result(self) -> Labelled:
+        """By parameter: ``fisher``, the ``score_weight`` w and, if wanted, ``standard_error``."""
+        parts = super().result()
+        noises = {
+            name: Noise(one["variance_1"], one["variance_2"], one["covariance_12"])
+            for name, one in parts.items()
         }
+        found: Labelled = {}
+        for name, weight in best_weights(noises, self._level).items():
+            one = parts[name]
+            fisher = weight * one["score"] + (1 - weight) * one["hessian"]
+            found[name] = {"fisher": fisher, "score_weight": weight}
+            if "spread" in one:
+                found[name]["standard_error"] = self._error_of(weight, one, noises[name])
+        return found
+
+    def of_block(self, sums: BlockSums | BlockMeans) -> dict[str, Array]:
+        """Both estimates, what the weights rest on, and the variances over the inputs."""
+        lefts, noise = sums.result()
+        (score, of_score), (hessian, of_hessian), (_, spread) = lefts
+        found = {"score": score, "hessian": hessian, **dict(zip(_NOISE, noise, strict=True))}
+        if spread is not None:
+            found |= {"of_score": of_score, "of_hessian": of_hessian, "spread": spread}
+        return found
+
+    def _error_of(self, weight: Array, one: dict[str, Array], noise: Noise) -> Array:
+        """Theorem 4.7, with the variance of I over the inputs and the exact one of the mix."""
+        xp = array_namespace(weight)
+        of_draws = mix_variance(weight, noise) / (self.draws * self.count)
+        return xp.sqrt(self._error(one["spread"]) ** 2 + of_draws)
+
+
+class PilotMixed(Mixed):
+    """The mix with weights from pilot draws: no sum over all y is taken for them.
+
+    The pilot draws of an input come from another random stream than those that are mixed; their
+    variances and covariance at each input are pooled over the inputs.
+
+    Parameters
+    ----------
+    family, draws, seed, errors, level
+        As for `Mixed`.
+    pilot : int
+        Pilot draws at each input, at least 2.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        draws: int,
+        seed: int,
+        errors: bool = True,
+        *,
+        level: str = "parameter",
+        pilot: int = 2,
+    ) -> None:
+        super().__init__(family, draws, seed, errors, level=level)
+        # Two draws at an input are the fewest that tell a variance.
+        self._pilot = whole("pilot", pilot, 2)
+        self._pilot_seed = integer(seed, "pilot")
+
+    def plan(self, outputs: Array, batch: Batch) -> Plan:
+        """Directions of the pilot draws, of the draws and of I, one after the other."""
+        xp = array_namespace(outputs)
+        drawn = self.family.draw(outputs, self.draws, self.streams(batch))
+        streams = InputStreams(self._pilot_seed, batch.start, len(batch.inputs))
+        pilot = self.family.sample(outputs, self._pilot, streams)
+        root = self.family.root(outputs)
+        kept = self._pilot + drawn.directions.shape[1]
+
+        def values(block: AffineFactors) -> tuple[list[Array], list[Array]]:
+            first, bent = block.first, block.second
+            score, fisher = _squares(first[:, self._pilot : kept], drawn.weights), first[:, kept:]
+            hessian = _squares(fisher)
+            if bent is None:
+                bent = xp.zeros_like(first[:, : self._pilot])
+            else:
+                hessian = hessian - bent[:, self._pilot]
+            further = _within(first[:, : self._pilot] ** 2, -bent[:, : self._pilot])
+            return [score, hessian, score - hessian], further
+
+        return Plan(
+            xp.concat([pilot, drawn.directions, root], axis=1),
+            xp.concat([pilot, drawn.mean[:, None, :]], axis=1),
+            values,
+        )
+
+    def _error_of(self, weight: Array, one: dict[str, Array], noise: Noise) -> Array:
+        """From the spread of the mix over the inputs, put together from those of Î1, Î2, Î1 − Î2.
+
+        Var(w a + (1 − w) b) = w Var a + (1 − w) Var b − w (1 − w) Var(a − b).
+        """
+        xp = array_namespace(weight)
+        apart = weight * (1 - weight) * one["spread"]
+        variance = weight * one["of_score"] + (1 - weight) * one["of_hessian"] - apart
+        return self._error(xp.clip(variance, 0.0))
+
+
+_NOISE = ("variance_1", "variance_2", "covariance_12")
+
+
+def _within(score: Array, hessian: Array) -> list[Array]:
+    """Sample variances and covariance over the draws at each input: (n, P, units) to (n, units)."""
+    xp = array_namespace(score)
+    score = score - xp.mean(score, axis=1, keepdims=True)
+    hessian = hessian - xp.mean(hessian, axis=1, keepdims=True)
+    pairs = (score, score), (hessian, hessian), (score, hessian)
+    return [xp.sum(a * b, axis=1) / (score.shape[1] - 1) for a, b in pairs]
 
 
 def _squares(first: Array, weights: Array | None = None) -> Array:

@@ -16,7 +16,6 @@ derivatives are those of automatic differentiation, and memory grows with the sq
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import cast
 
 import numpy as np
@@ -24,16 +23,17 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 from torch.func import grad, jacrev, vmap
-from tqdm import tqdm
 
 from diagfim import __version__, arrays
-from diagfim.analysis import Inputs, _Network
+from diagfim.arrays import layer_of
 from diagfim.derivatives.autodiff import Autodiff
 from diagfim.errors import UserError
+from diagfim.estimators import whole
 from diagfim.families import Family, family_of
+from diagfim.intake import Data, Inputs, Network
 from diagfim.moments import Running
 from diagfim.seeding import InputStreams
-from diagfim.streams import Batch, pieces, rebatch
+from diagfim.streams import Batch
 
 MEMORY = 2**30
 """Default for the bytes that a batch may take beside the model and the results."""
@@ -172,16 +172,14 @@ def estimate(
     """
     if estimator not in ("score", "hessian"):
         raise UserError(f"estimator: {estimator!r} is not one of score, hessian")
-    for name, value, least in (("draws", draws, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise UserError(f"{name}: {value!r} is not an integer of at least {least}")
+    draws, seed = whole("draws", draws, 1), whole("seed", seed, 0)
     found_of = family_of(family)
     network = _Blocks(model, inputs, blocks, dtype, memory)
     network.plan(6)
 
     def estimates(block: _Block, batch: Batch, outputs: Tensor) -> Tensor:
-        streams = InputStreams(int(seed), batch.start, len(batch.inputs))
-        drawn = found_of.draw(outputs, int(draws), streams)
+        streams = InputStreams(seed, batch.start, len(batch.inputs))
+        drawn = found_of.draw(outputs, draws, streams)
         if estimator == "score":
             first = block.first(batch.inputs, drawn.directions)
             found = (drawn.weights[:, :, None] * first).mT @ first
@@ -196,7 +194,7 @@ def estimate(
         if sums.count > 1:
             error = np.sqrt(sums.variance / sums.count)
         values[name] = {"fisher": sums.mean, "standard_error": error}
-    settings = {"estimator": estimator, "draws": int(draws), "seed": int(seed)}
+    settings = {"estimator": estimator, "draws": draws, "seed": seed}
     return network.tree(values, f"Fisher matrix by the {estimator} estimator", **settings)
 
 
@@ -298,16 +296,11 @@ class _Blocks:
     ) -> None:
         if blocks not in _CUTS:
             raise UserError(f"blocks: {blocks!r} is not one of {', '.join(_CUTS)}")
-        self._total = len(inputs) if isinstance(inputs, Tensor) else None
-        stream = (piece for piece in pieces(inputs) if len(piece[0]))
-        first = next(stream, None)
-        if first is None:
-            raise UserError("inputs: none were given; pass at least one input")
-        self._stream = chain([first], stream)
-        self._network = _Network(model, first[0][:2], "autodiff", dtype, memory)
+        self._data = Data(inputs)
+        self._network = Network(model, self._data.example, "autodiff", dtype, memory)
         self._engine = cast(Autodiff, self._network.engine)
         self._attributes = {"blocks": blocks}
-        example = self._network.prepare(first[0][:1])
+        example = self._network.prepare(self._data.example[:1])
         self.outputs = int(self._engine.at(example).outputs.shape[1])
         wanted = {name: self._engine.values[name] for name in self._engine.wanted}
         self.blocks = [
@@ -330,15 +323,12 @@ class _Blocks:
         self._size = min(self._engine.batch_size, self._memory // each)
 
     def batches(self) -> Iterator[tuple[Batch, Tensor]]:
-        """Batches on the model's device and their outputs, with progress after some seconds."""
-        with tqdm(total=self._total, unit=" inputs", delay=5, disable=None) as progress:
-            for batch in rebatch(self._stream, self._size):
-                moved = Batch(self._network.prepare(batch.inputs), batch.labels, batch.start)
-                with torch.no_grad():
-                    outputs = self._engine.call({}, {}, moved.inputs)
-                yield moved, outputs
-                self.count += len(batch.inputs)
-                progress.update(len(batch.inputs))
+        """Batches on the model's device, and their outputs."""
+        for batch in self._data.batches(self._network, self._size):
+            with torch.no_grad():
+                outputs = self._engine.call({}, {}, batch.inputs)
+            yield batch, outputs
+            self.count += len(batch.inputs)
 
     def run(self, values: Callable[["_Block", Batch, Tensor], Tensor]) -> dict[str, Running]:
         """Moments over the inputs of values (n, ..., pairs), by block."""
@@ -516,8 +506,7 @@ def _full(wanted: Mapping[str, Tensor]) -> Cut:
 def _by_layer(wanted: Mapping[str, Tensor]) -> Cut:
     found: Cut = {}
     for name, value in wanted.items():
-        module = name.rpartition(".")[0] or "(model)"
-        found.setdefault(module, {})[name] = _entire(value)
+        found.setdefault(layer_of(name), {})[name] = _entire(value)
     return found
 
 

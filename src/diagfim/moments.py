@@ -33,6 +33,9 @@ AVERAGED = ("fisher", "variance_1", "variance_2", "covariance_12")
 QUANTITIES = ("fisher", "input_variance", "variance_1", "variance_2", "covariance_12")
 """What `Population` finds of every parameter; the last three are per draw of y."""
 
+PROBE = "variance_probe"
+"""What `Population` adds where probes are asked for: the variance along random signs."""
+
 State = TypeVar("State")
 Parts = dict[str, dict[int, State]]
 """What is kept by parameter, then by the start of each of its blocks."""
@@ -100,6 +103,9 @@ class Population:
     tails : bool
         Whether to follow the tails of single draws as well; categorical families only, and about as
         costly again.
+    probes : bool
+        Whether to find the variance of a Rademacher probe of Hutchinson's estimator as well, which
+        takes as many directions of first derivatives again.
 
     Examples
     --------
@@ -116,8 +122,9 @@ class Population:
     (torch.Size([2, 3]), torch.Size([2]))
     """
 
-    def __init__(self, family: Family, tails: bool = False) -> None:
+    def __init__(self, family: Family, tails: bool = False, probes: bool = False) -> None:
         self.family = family
+        self.quantities = (*QUANTITIES, PROBE) if probes else QUANTITIES
         self.count = 0
         self._sums: Parts[BlockSums] = {}
         self._tails: Parts[BlockTails] = {}
@@ -128,11 +135,18 @@ class Population:
         n = at.outputs.shape[0]
         if n == 0:
             return
-        directions = self.family.directions(at.outputs)
-        for block in at.pull(directions, directions):
-            along = at.outputs, block.first, block.second
+        directions = first = self.family.directions(at.outputs)
+        size = directions.shape[1]
+        probes = PROBE in self.quantities
+        if probes:
+            xp = array_namespace(at.outputs)
+            first = xp.concat([directions, self.family.root(at.outputs)], axis=1)
+        for block in at.pull(first, directions):
+            along = at.outputs, block.first[:, :size], block.second
             moments = self.family.moments(*along)
             further = [moments.variance_1, moments.variance_2, moments.covariance_12]
+            if probes:
+                further.append(_probe_variance(block.first[:, size:]))
             sums = part(self._sums, block, BlockSums)
             sums.update(block, [moments.fisher], further)
             if self._wants_tails:
@@ -150,7 +164,8 @@ class Population:
             inputs, per draw of y) and ``input_variance`` (divided by the number of inputs); weights
             as (units, fan_in), biases as (units,), other parameters flat as (entries, 1).  With
             tails, ``excess_kurtosis_1``, ``excess_kurtosis_2``, ``range_1`` and ``range_2`` of the
-            estimates from one draw of (x, y), the ranges as upper bounds.
+            estimates from one draw of (x, y), the ranges as upper bounds.  With probes,
+            ``variance_probe``.
         layers : dict of str to dict of str to array
             By weight name: averages of the first five over the parameters of the layer, ().
 
@@ -167,13 +182,25 @@ class Population:
             found = {}
             for start, sums in parts.items():
                 [of_fisher], further = sums.result()
-                found[start] = dict(zip(QUANTITIES, (*of_fisher, *further), strict=True))
+                found[start] = dict(zip(self.quantities, (*of_fisher, *further), strict=True))
             for start, tails in self._tails.get(weight, {}).items():
                 found[start] |= tails.result(found[start])
             full = join(found)
             layers[weight] = {quantity: full[quantity].mean() for quantity in QUANTITIES}
             parameters |= split_each(parts[0].parameters, full)
         return parameters, layers
+
+
+def _probe_variance(first: Array) -> Array:
+    """Variance of (Σ_k ξ_k f_k)² over signs ξ, 4 Σ_{j<k} f_j² f_k²: (n, K, units) to (n, units).
+
+    It is 2 ((Σ_k f_k²)² − Σ_k f_k⁴) (Sun 2025), without the difference, which cancels where one
+    direction holds nearly all of the information.
+    """
+    xp = array_namespace(first)
+    squares = first * first
+    before = xp.cumulative_sum(squares, axis=1)[:, :-1]
+    return 4 * xp.sum(squares[:, 1:] * before, axis=1)
 
 
 class BlockSums:
