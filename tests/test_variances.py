@@ -10,7 +10,7 @@ from torch import nn
 import diagfim
 from diagfim.errors import UserError
 
-MODEL = chain(nn.Sigmoid, 3)
+MODEL = chain(nn.Sigmoid, 3, bias=False)  # half as many tensors to label, some 10,000 times
 SAMPLES = inputs(6)
 NAMES = [name for name, _ in MODEL.named_parameters()]
 
@@ -45,11 +45,11 @@ def told(tree, variant, draws, found, inputs=None):
     return diagfim.variance(tree, draws=draws, inputs=inputs, **options)
 
 
-def agrees(sample, variance):
-    """Whether the variance of a sample over its rows is this, by its own standard error."""
+def excess(sample, variance):
+    """By how many standard errors the variance of a sample over its rows is beyond this one."""
     kurtosis = np.maximum(stats.kurtosis(sample, axis=0), 0.0)
     relative = np.sqrt((2 + kurtosis) / len(sample))
-    return np.abs(sample.var(0, ddof=1) / variance - 1) / relative
+    return (sample.var(0, ddof=1) / variance - 1) / relative
 
 
 # ------------------------------------------------------------------------------- fixed inputs
@@ -86,11 +86,11 @@ def test_mean_variance_and_standard_error_over_seeds(name, family, n):
     z = errors[:, noisy].mean(0) / (some / np.sqrt(SEEDS))
     assert np.abs(z).max() < LIMIT
     if np.ptp(variances, axis=0).max() == 0:
-        assert agrees(errors[:, noisy], variances[0, noisy]).max() < LIMIT
+        assert np.abs(excess(errors[:, noisy], variances[0, noisy])).max() < LIMIT
     # Σ (z_i − z̄)² / (n (n − 1)) has the mean Var_x I / (n − 1) + E_x V / (n N).
-    expected = values(tree, "input_variance") / (count - 1) + variances.mean(0)
-    spread = np.maximum(claims.std(0, ddof=1) / np.sqrt(SEEDS), 1e-12 * expected.max())
-    assert (np.abs(claims.mean(0) - expected) / spread).max() < LIMIT
+    beyond = claims - values(tree, "input_variance") / (count - 1) - variances
+    spread = np.maximum(beyond.std(0, ddof=1) / np.sqrt(SEEDS), 1e-12 * claims.max())
+    assert (np.abs(beyond.mean(0)) / spread).max() < LIMIT
 
 
 @pytest.mark.parametrize("family", ["categorical", "poisson"])
@@ -98,7 +98,7 @@ def test_pilot_weights_give_the_variance_that_is_told_given_them(family):
     """Errors over seeds, each by the variance at its own weights, have the mean square 1."""
     tree = diagfim.analyze(MODEL, SAMPLES, family)
     squares = []
-    for seed in range(2 * SEEDS):
+    for seed in range(SEEDS):
         one = diagfim.estimate(
             MODEL, SAMPLES, "mixed", 4, seed, family, weights="pilot", level="layer", errors=False
         )
@@ -119,7 +119,7 @@ def test_pilot_weights_give_the_variance_that_is_told_given_them(family):
 
 
 @pytest.mark.parametrize("family", ["categorical", "poisson"])
-@pytest.mark.parametrize("name", ["score", "hessian", "exact", "signs", "normal probes"])
+@pytest.mark.parametrize("name", ["score", "hessian", "mixed", "exact", "signs", "normal probes"])
 def test_variance_over_inputs_and_draws(name, family):
     """Samples of 20 inputs with replacement from a pool of 60, and draws at each (Theorem 4.7)."""
     variant = VARIANTS[name]
@@ -137,7 +137,9 @@ def test_variance_over_inputs_and_draws(name, family):
     total = values(variance, "total_variance")
     z = (np.mean(found, axis=0) - values(tree)) / np.sqrt(total / len(found))
     assert np.abs(z).max() < LIMIT
-    assert agrees(np.array(found), total).max() < LIMIT
+    beyond = excess(np.array(found), total)
+    # The weights that are best for a sample leave no more noise in it than those of the pool.
+    assert (beyond if name == "mixed" else np.abs(beyond)).max() < LIMIT
 
 
 def test_both_parts_are_those_of_theorem_4_7():

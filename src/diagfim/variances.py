@@ -33,7 +33,8 @@ def variance(
     from; held fixed, they leave the second part alone.  V is that of one draw:
 
     - V1 and V2 for "score" and "hessian";
-    - w² V1 + (1 − w)² V2 + 2 w (1 − w) C12 for "mixed", at the best weights or at those given;
+    - w² V1 + (1 − w)² V2 + 2 w (1 − w) C12 for "mixed", at those given or at the best weights for
+      the analysed inputs, than which the best for a sample of them give no more on average;
     - 0 for "exact";
     - for "hutchinson" 2 I² with Gaussian probes, and 2 (I² − Σ_k (d_kᵀ ∂h)⁴) with random signs, d
       being the root of I(h|x) (Sun 2025).
