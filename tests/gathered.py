@@ -74,4 +74,18 @@ def gathered(replicates=3):
             "accuracy": full(np.full((replicates, len(EPOCHS)), 0.975), "replicate", "epoch"),
         }
     )
-    return {"fixed": fixed, "joint": joint, "history": history}
+    spectrum = xr.DataArray([0.1, 0.2, 0.4, 0.3], dims="input").expand_dims(replicate=replicates)
+    spectra = xr.Dataset(
+        {
+            "fisher_lambda_max": spectrum,
+            "fisher_lambda_bound": 2 * spectrum,
+            "moment_lambda_max": spectrum,
+            "moment_lambda_upper": spectrum,
+            "tensor_lambda_max": spectrum / 2,
+            "tensor_lambda_upper": spectrum
+            / 2
+            * xr.DataArray([1.005, 1.0, 1.03, 1.0], dims="input"),
+            "tensor_lambda_bound": spectrum * xr.DataArray([1.0, 2.0, 3.0, 10.0], dims="input"),
+        }
+    )
+    return {"fixed": fixed, "joint": joint, "history": history, "spectra": spectra}

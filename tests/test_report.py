@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from gathered import gathered
 
-from diagfim import report
+from diagfim import report, theory
 
 
 def test_layer_table_is_the_median_of_the_last_epoch():
@@ -27,6 +28,37 @@ def test_bound_table_counts_everything():
     assert len(rows) == 6
     assert sum(row["checked"] for row in rows) == 6 * 10 * 3 * 4 * 9
     assert all(row["broken"] == 0 and row["tightest"] == pytest.approx(0.9) for row in rows)
+
+
+def test_spectra_table_counts_what_is_not_proven():
+    fisher, moment, tensor = report.spectra_table(gathered(replicates=3)["spectra"])
+    assert fisher["median"] == pytest.approx(0.25)
+    assert fisher["slack"] == {"median": pytest.approx(2), "largest": pytest.approx(2)}
+    assert fisher["gap"] is None
+    assert moment["slack"] is None
+    assert moment["gap"] == {"largest": 0, "wide": 0}
+    assert tensor["slack"] == {"median": pytest.approx(5), "largest": pytest.approx(20)}
+    assert tensor["gap"] == {"largest": pytest.approx(0.03), "wide": 3}
+
+
+def test_theory_table_holds_every_result_and_what_is_broken():
+    names = ["Lemma C.2", "Lemma I.1, as printed", "Lemma I.1, corrected"]
+    results, misprints = theory.verify(0, 20, names=names), theory.counterexamples()
+    table = report.theory_table(xr.DataTree.from_dict({"results": results, "misprints": misprints}))
+    assert [row["name"] for row in table["rows"]] == names
+    assert [row["function"] for row in table["rows"]] == [
+        "bounds.lemma_c_2",
+        "bounds.lemma_i_1_as_printed",
+        "bounds.lemma_i_1",
+    ]
+    assert table["true"] == 2
+    assert table["cases"] == int(results["cases"].sum()) - table["rows"][1]["cases"]
+    assert table["broken"] == []
+    assert table["rows"][1]["violations"] > 0
+    assert table["misprints"][0]["value"] == 4
+    results["violations"][0] = 3
+    table = report.theory_table(xr.DataTree.from_dict({"results": results, "misprints": misprints}))
+    assert table["broken"] == ["Lemma C.2"]
 
 
 def test_contents_of_a_network():

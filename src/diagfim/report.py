@@ -96,7 +96,7 @@ def contents(
     Parameters
     ----------
     datasets : mapping of str to mapping of str to Dataset
-        By network, then "history", "fixed" and "joint".
+        By network, then "history", "fixed", "joint" and "spectra".
     draws : mapping of str to int
         Recorded N of "fixed" and "joint".
     """
@@ -118,6 +118,8 @@ def contents(
                 "joint": joint_table(one["joint"], draws["joint"]),
                 "claims": claims.decide(dict(one), draws["fixed"]),
                 "bounds": bound_table(fixed),
+                "spectra": spectra_table(one["spectra"]),
+                "pool": one["spectra"].sizes["input"],
                 "agreement": [
                     {
                         "where": where,
@@ -150,6 +152,78 @@ def bound_table(fixed: xr.Dataset) -> list[dict[str, Any]]:
         for quantity in names
         for bound in fixed["bound"].values
     ]
+
+
+def spectra_table(spectra: xr.Dataset) -> list[dict[str, Any]]:
+    """Rows by eigenvalue: its median, how loose Theorem 5.2 is, and how well it is proven."""
+    names = {
+        "fisher": r"\(\lambda_{\max}(I)\)",
+        "moment": r"\(\tilde\lambda_{\max}(K)\)",
+        "tensor": r"\(\tilde\lambda_{\max}(M)\)",
+    }
+    rows = []
+    for prefix, name in names.items():
+        value = spectra[f"{prefix}_lambda_max"]
+        row: dict[str, Any] = {
+            "name": Tex(name),
+            "median": float(value.median()),
+            "slack": None,
+            "gap": None,
+        }
+        if f"{prefix}_lambda_bound" in spectra:
+            slack = spectra[f"{prefix}_lambda_bound"] / value
+            row["slack"] = {"median": float(slack.median()), "largest": float(slack.max())}
+        if f"{prefix}_lambda_upper" in spectra:
+            gap = spectra[f"{prefix}_lambda_upper"] / value - 1
+            row["gap"] = {"largest": float(gap.max()), "wide": int((gap > 0.01).sum())}
+        rows.append(row)
+    return rows
+
+
+def theory_table(tree: xr.DataTree) -> dict[str, Any]:
+    """How every result of the paper fared on random cases, and the counterexamples to misprints.
+
+    Parameters
+    ----------
+    tree : DataTree
+        The file that rule "theory" writes.
+    """
+    results, misprints = tree["results"].to_dataset(), tree["misprints"].to_dataset()
+    rows = []
+    for name in results["result"].values:
+        one = results.sel(result=name)
+        kind = str(one["kind"].item())
+        rows.append(
+            {
+                "name": str(name),
+                "function": str(one["function"].item()),
+                "kind": kind,
+                "cases": int(one["cases"]),
+                "violations": int(one["violations"]),
+                "largest": float(one["largest_violation"]),
+                "tightest": float(one["tightest"]) if kind in ("bound", "misprint") else None,
+            }
+        )
+    true = [row for row in rows if row["kind"] != "misprint"]
+    return {
+        "rows": rows,
+        "true": len(true),
+        "cases": sum(row["cases"] for row in true),
+        "broken": [row["name"] for row in true if row["violations"]],
+        "allowed": {
+            kind: float(results["allowed"].where(results["kind"] == kind).max())
+            for kind in ("bound", "simulation")
+        },
+        "misprints": [
+            {
+                "name": str(name),
+                "setting": str(one["setting"].item()),
+                **{key: float(one[key]) for key in ("value", "printed_bound", "corrected_bound")},
+            }
+            for k, name in enumerate(misprints["misprint"].values)
+            for one in [misprints.isel(misprint=k)]
+        ],
+    }
 
 
 def benchmark_table(tree: xr.DataTree) -> dict[str, Any]:

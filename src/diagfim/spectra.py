@@ -80,14 +80,23 @@ def gamma_max(tensor: np.ndarray, iterations: int = 100) -> Certified:
     others = np.random.default_rng(0).normal(size=(30, size))
     others /= np.linalg.norm(others, axis=1, keepdims=True)
     starts = np.concatenate([parts, np.broadcast_to(others, (n, *others.shape))], axis=1)
-    u = v = starts
+    of_u = tensor.transpose(0, 2, 4, 1, 3).reshape(n, size**2, size**2)
+    of_v = of_u.transpose(0, 2, 1)
+    u, v = starts, starts
     for _ in range(iterations):
-        u = np.linalg.eigh(np.einsum("nabcd,nsb,nsd->nsac", tensor, v, v))[1][..., -1]
-        v = np.linalg.eigh(np.einsum("nabcd,nsa,nsc->nsbd", tensor, u, u))[1][..., -1]
-    values = np.einsum("nabcd,nsa,nsb,nsc,nsd->ns", tensor, u, v, u, v, optimize=True)
+        u = np.linalg.eigh(_contracted(of_u, v))[1][..., -1]
+        v = np.linalg.eigh(_contracted(of_v, u))[1][..., -1]
+    values = np.sum(u[..., None, :] * _contracted(of_u, v) * u[..., None], axis=(2, 3))
     rows, best = np.arange(n), values.argmax(axis=1)
     direction = np.stack([u[rows, best], v[rows, best]], axis=1)
     return Certified(values[rows, best], np.maximum(eigenvalues[:, -1], values.max(1)), direction)
+
+
+def _contracted(matrix: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """v_b v_d M_bd,ac, for v of shape (n, S, T): (n, S, T, T)."""
+    n, starts, size = v.shape
+    pairs = (v[..., :, None] * v[..., None, :]).reshape(n, starts, size**2)
+    return np.asarray((pairs @ matrix).reshape(n, starts, size, size))
 
 
 # ----------------------------------------------------------------------------------- categorical

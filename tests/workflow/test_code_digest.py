@@ -50,7 +50,7 @@ def changed_by(project, file, old, new):
             "src/diagfim/bounds.py",
             "return m, 2 * m",
             "return m, 3 * m",
-            {"bounds.py", "comparison.py", "report.py"},
+            {"bounds.py", "spectra.py", "theory.py", "comparison.py", "report.py"},
         ),
         (
             "src/diagfim/training.py",
@@ -61,6 +61,7 @@ def changed_by(project, file, old, new):
                 "derivatives.py",
                 "joint_moments.py",
                 "joint_estimates.py",
+                "spectra.py",
                 "benchmark.py",
             },
         ),

@@ -23,6 +23,7 @@ EXPECTED = {
         "joint-estimates.nc",
         "bounds.nc",
         "comparison.nc",
+        "spectra.nc",
     )
 }
 
@@ -40,7 +41,7 @@ def edit(path, old, new):
 def test_it_ends_with_every_file(finished):
     names = {str(path.relative_to(finished.results)) for path in netcdf_files(finished)}
     expected = {name.format(replicate) for name in EXPECTED for replicate in (0, 1)}
-    assert names == expected | {"data/mnist.nc", "summary.nc", "benchmark.nc"}
+    assert names == expected | {"data/mnist.nc", "theory.nc", "summary.nc", "benchmark.nc"}
     for figure in ("training", "figure-2", "variance-against-draws"):
         for suffix in ("pdf", "png"):
             path = finished.results / "figures" / "sigmoid" / f"{figure}.{suffix}"
@@ -100,8 +101,27 @@ def test_the_results_are_right(finished):
         assert float(np.abs(fixed["layer_z"]).max()) < 5
         assert float(fixed["normal_largest"].max()) < 6
         assert float(tree["sigmoid/history"]["accuracy"].isel(epoch=-1).min()) > 0.3
+        spectra = tree["sigmoid/spectra"].to_dataset()
+        assert spectra.sizes == {"replicate": 2, "input": 300}
+        assert_proven(spectra)
         share = joint["input_share"]
         assert bool(((share >= 0) & (share <= 1)).all())
+
+
+def test_no_result_of_the_paper_is_broken(finished):
+    with xr.open_datatree(finished.results / "theory.nc") as tree:
+        results = tree["results"].to_dataset().load()
+        misprints = tree["misprints"].to_dataset()
+        assert misprints.sizes["misprint"] == 6
+    true = results["kind"] != "misprint"
+    assert int(results["violations"].where(true).sum()) == 0
+    assert bool((results["violations"].where(~true, 1) > 0).all())
+
+
+def assert_proven(spectra):
+    for tensor in ("tensor", "moment"):
+        attained, upper = (spectra[f"{tensor}_lambda_{name}"] for name in ("max", "upper"))
+        assert bool(((attained <= upper) & (upper <= attained * 1.01)).all())
 
 
 def test_the_report_holds_numbers_of_the_results(finished):
@@ -137,6 +157,8 @@ def test_editing_a_formula_reruns_exactly_what_rests_on_it(finished):
     bounds.write_text(original)
     assert planned == {
         "bounds": 2,
+        "spectra": 2,
+        "theory": 1,
         "comparison": 2,
         "summary": 1,
         "figure": 3,
@@ -154,7 +176,8 @@ def test_editing_a_comment_reruns_nothing(finished):
 def test_one_core_gives_the_same_numbers(finished, tmp_path):
     again = copy_project(tmp_path)
     replicate = "results/tiny/networks/sigmoid/1"
-    run = again.snakemake(f"{replicate}/comparison.nc", "--cores", "1")
+    targets = [f"{replicate}/{name}.nc" for name in ("comparison", "spectra")]
+    run = again.snakemake(*targets, "--cores", "1")
     assert run.returncode == 0, run.stderr[-4000:]
     made = sorted((again.root / replicate).rglob("*.*"))
     assert len(made) == len(EXPECTED) + 3

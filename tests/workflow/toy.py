@@ -25,6 +25,7 @@ TINY = {
         "repetitions": 30,
         "batch_size": 128,
     },
+    "theory": {"cases": 20},
     "benchmark": {
         "rounds": 1,
         "batch": 16,

@@ -21,3 +21,29 @@ rule bounds:
         code=code("bounds.py"),
     script:
         "../scripts/bounds.py"
+
+
+# The eigenvalues at every test input, after the last epoch: each proven, not only searched for.
+
+
+rule spectra:
+    input:
+        images=dataset_file,
+        checkpoint=checkpoints([max(EPOCHS)]),
+    output:
+        f"{REPLICATE}/spectra.nc",
+    log:
+        f"{RESULTS}/logs/spectra/{{network}}-{{replicate}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/spectra/{{network}}-{{replicate}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        settings=of_network(pool=config["joint"]["pool"]),
+        code=code("spectra.py"),
+    script:
+        "../scripts/spectra.py"

@@ -34,15 +34,19 @@ rule comparison:
         "../scripts/comparison.py"
 
 
-COMPARISONS = {
-    network: expand(f"{REPLICATE}/comparison.nc", network=network, replicate=REPLICATES)
-    for network in NETWORKS
-}
+COMPARISONS, SPECTRA = (
+    {
+        network: expand(f"{REPLICATE}/{name}.nc", network=network, replicate=REPLICATES)
+        for network in NETWORKS
+    }
+    for name in ("comparison", "spectra")
+)
 
 
 rule summary:
     input:
         COMPARISONS.values(),
+        SPECTRA.values(),
     output:
         f"{RESULTS}/summary.nc",
     log:
@@ -56,7 +60,8 @@ rule summary:
         mem_mb=1000,
         runtime=10,
     params:
-        settings={"files": COMPARISONS},
+        comparisons=COMPARISONS,
+        spectra=SPECTRA,
         code=code("summary.py"),
     script:
         "../scripts/summary.py"

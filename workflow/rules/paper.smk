@@ -24,6 +24,7 @@ rule tex:
 rule report:
     input:
         summary=rules.summary.output[0],
+        theory=rules.theory.output[0],
         figures=expand(f"{FIGURE}.pdf", network=NETWORKS, figure=FIGURES),
         benchmark=rules.benchmark.output if config["benchmark"]["enabled"] else [],
         template="paper/report.tex.j2",

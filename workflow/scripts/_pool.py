@@ -22,3 +22,9 @@ class Pool:
         model = networks.load(self.model, checkpoint)
         for batch in self.inputs.split(self.batch_size):
             yield storage.to_numpy(dense.derivatives(model, batch))
+
+    def outputs(self, checkpoint):
+        model = networks.load(self.model, checkpoint)
+        for batch in self.inputs.split(self.batch_size):
+            with torch.no_grad():
+                yield model(batch).numpy()

@@ -3,7 +3,7 @@
 import numpy as np
 from _job import commit, job
 
-from diagfim import arrays, bounds
+from diagfim import arrays, bounds, spectra
 from diagfim.derivatives import storage
 from diagfim.families import Categorical
 
@@ -17,14 +17,18 @@ with job(snakemake) as this:
         for one in zip(*(bounds.squared_norms(epoch) for epoch in epochs), strict=True)
     )
     leading = ("epoch", "input")
-    probabilities = np.stack([Categorical().probabilities(one.outputs) for one in epochs])
+    family = Categorical()
+    probabilities = np.stack([family.probabilities(one.outputs) for one in epochs])
     root["probabilities"] = (*leading, "label_value"), probabilities
-    for name, function in (
-        ("fisher_lambda_max", bounds.fisher_lambda_max),
-        ("tensor_lambda_max", bounds.tensor_lambda_max),
-    ):
-        values = [function(one) for one in this.progress(probabilities, name, len(epochs))]
-        root[name] = leading, np.stack(values)
+    fisher, attained, proven = [], [], []
+    for one in this.progress(epochs, "epoch", len(epochs)):
+        fisher.append(spectra.fisher_eigenvalues(family.covariance(one.outputs))[1])
+        _, largest = family.tensor_eigenvalues(one.outputs)
+        attained.append(largest.lower)
+        proven.append(largest.upper)
+    root["fisher_lambda_max"] = leading, np.stack(fisher)
+    root["tensor_lambda_max"] = leading, np.stack(attained)
+    root["tensor_lambda_upper"] = leading, np.stack(proven)
     fisher_bound, tensor_bound = zip(*map(bounds.theorem_5_2, probabilities), strict=True)
     root["fisher_lambda_bound"] = leading, np.stack(fisher_bound)
     root["tensor_lambda_bound"] = leading, np.stack(tensor_bound)

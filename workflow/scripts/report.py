@@ -12,6 +12,8 @@ with job(snakemake):
     settings = snakemake.params.settings
     with arrays.read(snakemake.input.summary) as tree:
         datasets = {name: arrays.groups_of(tree[name]) for name in settings["networks"]}
+    with arrays.read(snakemake.input.theory) as tree:
+        tried = report.theory_table(tree)
     measured = None
     for path in snakemake.input.benchmark:  # one, or none when it is left out
         with arrays.read(path) as tree:
@@ -34,6 +36,7 @@ with job(snakemake):
         source,
         version=f"diagfim {__version__}, revision {commit()}",
         networks=networks,
+        theory=tried,
         benchmark=measured,
         cost=report.cost_table(Path(snakemake.params.benchmarks).glob("*/*.tsv")),
         family_level=comparison.FAMILY_LEVEL,

@@ -6,9 +6,8 @@ from _job import commit, job
 from diagfim import arrays
 
 with job(snakemake):
-    settings = snakemake.params.settings
     groups = {}
-    for network, replicates in settings["files"].items():
+    for network, replicates in snakemake.params.comparisons.items():
         trees = [arrays.read(path) for path in replicates]
         for kind in ("history", "fixed", "joint"):
             parts = [tree[kind].to_dataset().load() for tree in trees]
@@ -21,10 +20,15 @@ with job(snakemake):
             groups[f"{network}/{kind}"] = xr.concat(parts, dim="replicate")
         for tree in trees:
             tree.close()
+        parts = []
+        for path in snakemake.params.spectra[network]:
+            with arrays.read(path) as tree:
+                parts.append(tree.to_dataset().load().drop_attrs())
+        groups[f"{network}/spectra"] = xr.concat(parts, dim="replicate")
     arrays.write(
         snakemake.output[0],
         groups,
         "Empirical against exact variances against bounds, all networks and replicates",
-        {"networks": sorted(settings["files"])},
+        {"networks": sorted(snakemake.params.comparisons)},
         commit(),
     )
