@@ -4,8 +4,9 @@ Nearly every bound is a product of a norm of derivatives, which depends on the p
 eigenvalue of the moments of t(y), which depends on the input alone.  Variances are those of one
 draw of y.  Lemma 3.1 is what `diagfim.families.Family.moments` computes.
 
-Four statements do not hold as printed in the version that we read; they stand here both ways, the
-printed one as ``..._as_printed``.  `diagfim.theory` holds every function against random cases.
+Corollary 4.6 (Eqs. 13–15), Theorem D.1 (of it Eq. 23) and Lemma I.1 do not hold as printed in the
+version that we read; they stand here both ways, the printed one as ``..._as_printed``.
+`diagfim.theory` holds every function against random cases.
 """
 
 from typing import TypeVar
