@@ -8,7 +8,7 @@ import pytest
 from reference import EPS, assert_close, inputs
 from scipy import stats
 
-from diagfim import arrays, bounds, comparison, networks, repetitions
+from diagfim import arrays, bounds, comparison, networks, repetitions, spectra
 from diagfim.comparison import (
     BOUND_SLACK,
     BOUNDS,
@@ -274,8 +274,12 @@ def study(tmp_path_factory):
     eigenvalues = {
         "fisher_lambda_bound": loose[0],
         "tensor_lambda_bound": loose[1],
-        "fisher_lambda_max": np.stack([bounds.fisher_lambda_max(one) for one in sigmas]),
-        "tensor_lambda_max": np.stack([bounds.tensor_lambda_max(one) for one in sigmas]),
+        "fisher_lambda_max": np.stack(
+            [spectra.fisher_eigenvalues(FAMILY.covariance(one.outputs))[1] for one in fixed]
+        ),
+        "tensor_lambda_max": np.stack(
+            [FAMILY.tensor_eigenvalues(one.outputs)[1].lower for one in fixed]
+        ),
     }
 
     joint, joint_estimates = [], []

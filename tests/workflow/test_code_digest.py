@@ -71,13 +71,19 @@ def changed_by(project, file, old, new):
             "src/diagfim/derivatives/dense.py",
             "through *= slope.square()",
             "through *= slope",
-            {"derivatives.py", "joint_moments.py", "joint_estimates.py", "benchmark.py"},
+            {
+                "derivatives.py",
+                "joint_moments.py",
+                "joint_estimates.py",
+                "spectra.py",
+                "benchmark.py",
+            },
         ),
         (
             "workflow/scripts/_pool.py",
             "[:size]",
             "[size:]",
-            {"joint_moments.py", "joint_estimates.py"},
+            {"joint_moments.py", "joint_estimates.py", "spectra.py"},
         ),
         ("workflow/scripts/_job.py", "flush=True", "flush=False", set(SCRIPTS)),
         ("workflow/scripts/train.py", "classes=10", "classes=11", {"train.py"}),
@@ -90,7 +96,7 @@ def test_an_edit_changes_exactly_what_rests_on_it(project, file, old, new, expec
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"""The bounds of the paper', '"""All bounds of the paper'),
+        ('"""The results of the paper', '"""All results of the paper'),
         ("    m = np.minimum(", "    # a comment\n    m = np.minimum("),
         ("return m, 2 * m", "return (m, 2 * m)"),
     ],

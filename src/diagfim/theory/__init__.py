@@ -171,16 +171,15 @@ COUNTEREXAMPLES = (
         Fraction(4),
     ),
     Counterexample(
-        "Theorem D.1, Eq. 23, as printed",
-        "lower side: two Gaussian targets of variances 1/2 and 1, one parameter, "
-        "derivatives (0, 1)",
+        "Theorem D.1, Eq. 23, lower, as printed",
+        "two Gaussian targets of variances 1/2 and 1, one parameter, derivatives (0, 1)",
         Fraction(2),
         Fraction(4),
         Fraction(0),
     ),
     Counterexample(
-        "Theorem D.1, Eq. 23, as printed",
-        "upper side: two Gaussian targets of variance 1, four parameters, derivatives (1, 0), "
+        "Theorem D.1, Eq. 23, upper, as printed",
+        "two Gaussian targets of variance 1, four parameters, derivatives (1, 0), "
         "(0, 1), (1, 1), (1, -1)",
         Fraction(20),
         Fraction(18),

@@ -126,6 +126,13 @@ class Cases:
         """λ̃min and λ̃max of K."""
         return self.family.tensor_eigenvalues(self.outputs, "K")
 
+    def attained(self, direction: np.ndarray, tensor: str) -> np.ndarray:
+        """The form of M or of K at unit vectors (n, T): (n,)."""
+        squares = np.sum(self.residuals * direction[:, None], axis=2) ** 2
+        if tensor == "M":
+            squares = squares - self.mean(squares)[:, None]
+        return self.mean(squares**2)
+
     @cached_property
     def pairs(self) -> spectra.Certified:
         """γ̃max(M)."""

@@ -106,6 +106,13 @@ def _results() -> Iterator[Result]:
         "identity",
         trial=checks.remark_4_5,
     )
+    yield Result(
+        "Remark 4.5, sigmoid at z = 0",
+        "families.Family.second_moment",
+        "V2 = 0 where φ''(z) = 0",
+        "identity",
+        trial=checks.remark_4_5_sigmoid,
+    )
     for index, equation, statement in (
         (0, 13, "tr I(θ) ≤ ‖∂h‖² min{tr I, λmax(I)}"),
         (1, 14, "Σ V1 ≤ ‖∂h‖⁴ min{Σ K_ttuu − ‖I‖², λ̃max(M)}"),
@@ -208,13 +215,14 @@ def _results() -> Iterator[Result]:
             "bound",
             checks.theorem_d_1(quantity),
         )
-    yield Result(
-        "Theorem D.1, Eq. 23, as printed",
-        "bounds.theorem_d_1_as_printed",
-        "T terms",
-        "misprint",
-        checks.theorem_d_1_as_printed,
-    )
+    for upper in (True, False):
+        yield Result(
+            f"Theorem D.1, Eq. 23, {'upper' if upper else 'lower'}, as printed",
+            "bounds.theorem_d_1_as_printed",
+            "the same with T terms",
+            "misprint",
+            checks.theorem_d_1_as_printed(upper),
+        )
     yield Result(
         "Theorem D.2",
         "bounds.theorem_d_2",
