@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from reference import EPS, assert_close, chain, inputs, of_flat_parameters
+from reference import EPS, assert_close, chain, inputs, label_tensors, of_flat_parameters
 from scipy import special
 from torch import nn
 from torch.func import grad, jacrev, vmap
 
 import diagfim
-from diagfim import matrices
+from diagfim import bounds, matrices, spectra
 from diagfim.errors import UserError
 from diagfim.families import Gaussian
 
@@ -553,6 +553,26 @@ def test_theorem_c_1_where_its_constants_are_known(seed):
         if family == "gaussian":
             assert_close(variance_1.diagonal(), bound_1.diagonal(), TOLERANCE)
             assert_close(variance_2, bound_2, TOLERANCE)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_theorem_c_1_of_a_network_with_three_classes(seed):
+    """With γ̃max(M) proven from above, and M summed over the labels."""
+    model, sample = random_network(seed, 3), inputs(1, seed=seed)
+    tree = matrices.analyze(model, sample, blocks="full")["full"]
+    found = matrices.derivatives_of(model, sample)
+    covariance, _, fourth = label_tensors(special.softmax(found.outputs[0]))
+    excess = fourth - np.einsum("ab,cd->abcd", covariance, covariance)
+    limits = bounds.theorem_c_1(
+        found.first_squared,
+        found.second_squared,
+        spectra.gamma_max(excess[None]).upper,
+        bounds.lemma_c_2(covariance[None]),
+    )
+    for name, limit in zip(("variance_1", "variance_2"), limits, strict=True):
+        value = tree[name].values
+        assert np.all(value <= limit[0] + TOLERANCE * limit.max())
+        assert np.max(value / limit[0].max()) > 0.01
 
 
 # ----------------------------------------------------------------------------------- errors
