@@ -35,7 +35,7 @@ bench: .venv/.ready
 	@.venv/bin/python -m diagfim.benchmark results/benchmark.nc
 
 test: .venv/.ready tex
-	@$(IN_VENV) python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@$(IN_VENV) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: .venv/.ready
 	@$(IN_VENV) python -m pytest -q tests/test_house.py -k tidy $(PYTEST_ARGS)

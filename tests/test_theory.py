@@ -9,9 +9,6 @@ import pytest
 from diagfim import bounds, theory
 from diagfim.theory import COUNTEREXAMPLES, RESULTS, counterexamples, verify
 
-# One worker tries all results: they share their cases.
-pytestmark = pytest.mark.xdist_group("theory")
-
 TRUE = [name for name, result in RESULTS.items() if result.kind != "misprint"]
 MISPRINTS = [name for name, result in RESULTS.items() if result.kind == "misprint"]
 

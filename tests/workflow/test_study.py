@@ -10,7 +10,7 @@ import xarray as xr
 from safetensors.numpy import load_file
 from toy import copy_project
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 EXPECTED = {
     "networks/sigmoid/{}/" + name

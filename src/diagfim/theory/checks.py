@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import special
 from torch import Tensor, nn
-from torch.func import hessian, jacrev, vmap
+from torch.func import jacrev, vmap
 
 from diagfim import bounds
 from diagfim.families import Categorical, Gaussian, Poisson
@@ -236,7 +236,7 @@ def remark_4_4(rng: np.random.Generator, cases: int) -> Iterator[Comparison]:
     weights = torch.tensor(rng.normal(size=(cases, 3, 4)))
     inputs = torch.tensor(rng.normal(size=(cases, 4)))
     first = vmap(jacrev(torch.mv))(weights, inputs).reshape(cases, 3, 12).numpy()
-    bent = vmap(hessian(torch.mv))(weights, inputs).reshape(cases, 3, 12, 12)
+    bent = vmap(jacrev(jacrev(torch.mv)))(weights, inputs).reshape(cases, 3, 12, 12)
     second = bent.diagonal(dim1=2, dim2=3).numpy()
     size = np.abs(first).max(axis=(1, 2))[:, None, None]
     for found, expected in zip(bounds.remark_4_4(inputs.numpy(), 3), (first, second), strict=True):
@@ -260,7 +260,7 @@ def remark_4_5(rng: np.random.Generator, cases: int) -> Iterator[Comparison]:
         def outputs(weight: Tensor, out: Tensor, values: Tensor, phi: Any = activation) -> Tensor:
             return cast(Tensor, out * phi(weight @ values))
 
-        expected = vmap(hessian(outputs))(incoming, outgoing, inputs).numpy()
+        expected = vmap(jacrev(jacrev(outputs)))(incoming, outgoing, inputs).numpy()
         found = bounds.remark_4_5(outgoing.numpy(), bend.numpy(), inputs.numpy())
         size = torch.abs(outgoing).amax(1) * torch.sum(inputs**2, dim=1)
         yield Comparison(found, expected, size.numpy()[:, None, None, None])
@@ -276,7 +276,7 @@ def remark_4_5_sigmoid(rng: np.random.Generator, cases: int) -> Iterator[Compari
 
     weights = -rest[:, None] * inputs / torch.sum(inputs**2, dim=1, keepdim=True)
     at = weights, outgoing, inputs, rest
-    bent = vmap(hessian(outputs))(*at).diagonal(dim1=2, dim2=3).numpy()
+    bent = vmap(jacrev(jacrev(outputs)))(*at).diagonal(dim1=2, dim2=3).numpy()
     first = vmap(jacrev(outputs))(*at).numpy()
     h = vmap(outputs)(*at).numpy()
     for family in (Categorical(), Poisson()):
