@@ -20,12 +20,12 @@ class Result:
     statement : str
         What it says, in a line.
     kind : {"bound", "identity", "simulation", "misprint"}
-    trial : callable
-        From a generator and a number of cases, the comparisons.
-    settings : sequence of str
-        Families whose cases it is tried on; without any it makes its own.
-    check : callable
-        From cases, the comparisons.
+    check : callable, optional
+        From cases that results share, the comparisons.
+    settings : tuple of str
+        Which cases the check takes: keys of `diagfim.theory.cases.SETTINGS`.
+    trial : callable, optional
+        From a generator and a number of cases, the comparisons; in the place of a check.
     """
 
     name: str
