@@ -6,13 +6,11 @@ A check takes cases that results share, a trial makes its own from a generator.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, cast
 
 import numpy as np
 import torch
 from scipy import special
 from torch import Tensor, nn
-from torch.func import jacrev, vmap
 
 from diagfim import bounds
 from diagfim.families import Categorical, Gaussian, Poisson
@@ -231,36 +229,51 @@ def corollary_g_1(cases: Cases) -> Iterator[Comparison]:
 # ------------------------------------------------------------------------------------------ trials
 
 
+def _by_autograd(outputs: Tensor, weights: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """∂h (n, T, P) and ∂²h (n, T, P, P) of outputs (n, T), by the weights (n, P) of each case."""
+
+    def gradient(values: Tensor) -> Tensor:
+        if not values.requires_grad:  # it does not depend on the weights
+            return torch.zeros_like(weights)
+        [found] = torch.autograd.grad(
+            values.sum(), weights, create_graph=True, materialize_grads=True
+        )
+        return found
+
+    first = torch.stack([gradient(one) for one in outputs.unbind(1)], dim=1)
+    rows = [torch.stack([gradient(x) for x in one.unbind(1)], dim=1) for one in first.unbind(1)]
+    return first.detach().numpy(), torch.stack(rows, dim=1).detach().numpy()
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> Tensor:
+    return torch.tensor(rng.normal(size=shape))
+
+
 def remark_4_4(rng: np.random.Generator, cases: int) -> Iterator[Comparison]:
     """Autograd's derivatives by the weights of the last layer, and V2 by them in two families."""
-    weights = torch.tensor(rng.normal(size=(cases, 3, 4)))
-    inputs = torch.tensor(rng.normal(size=(cases, 4)))
-    first = vmap(jacrev(torch.mv))(weights, inputs).reshape(cases, 3, 12).numpy()
-    bent = vmap(jacrev(jacrev(torch.mv)))(weights, inputs).reshape(cases, 3, 12, 12)
-    second = bent.diagonal(dim1=2, dim2=3).numpy()
+    weights, inputs = _normal(rng, cases, 12).requires_grad_(), _normal(rng, cases, 4)
+    outputs = (weights.reshape(cases, 3, 4) * inputs[:, None]).sum(dim=2)
+    first, bent = _by_autograd(outputs, weights)
+    second = bent.diagonal(axis1=2, axis2=3)
     size = np.abs(first).max(axis=(1, 2))[:, None, None]
     for found, expected in zip(bounds.remark_4_4(inputs.numpy(), 3), (first, second), strict=True):
         yield Comparison(found, expected, size)
-    outputs = torch.bmm(weights, inputs[:, :, None])[:, :, 0].numpy()
     for family in (Categorical(), Poisson()):
-        variance = np.asarray(family.second_moment(outputs, second, second))
+        variance = np.asarray(family.second_moment(outputs.detach().numpy(), second, second))
         yield Comparison(variance, np.zeros_like(variance), size[:, 0])
 
 
 def remark_4_5(rng: np.random.Generator, cases: int) -> Iterator[Comparison]:
     """Autograd's second derivatives by the incoming weights of a unit."""
-    outgoing, incoming, inputs = (torch.tensor(rng.normal(size=(cases, k))) for k in (3, 4, 4))
+    outgoing, inputs = _normal(rng, cases, 3), _normal(rng, cases, 4)
+    incoming = _normal(rng, cases, 4).requires_grad_()
     z = torch.sum(incoming * inputs, dim=1)
-    s = torch.sigmoid(z)
-    for activation, bend in (
-        (torch.sigmoid, s * (1 - s) * (1 - 2 * s)),
-        (nn.functional.softplus, s * (1 - s)),
+    s = torch.sigmoid(z).detach()
+    for unit, bend in (
+        (torch.sigmoid(z), s * (1 - s) * (1 - 2 * s)),
+        (nn.functional.softplus(z), s * (1 - s)),
     ):
-
-        def outputs(weight: Tensor, out: Tensor, values: Tensor, phi: Any = activation) -> Tensor:
-            return cast(Tensor, out * phi(weight @ values))
-
-        expected = vmap(jacrev(jacrev(outputs)))(incoming, outgoing, inputs).numpy()
+        _, expected = _by_autograd(outgoing * unit[:, None], incoming)
         found = bounds.remark_4_5(outgoing.numpy(), bend.numpy(), inputs.numpy())
         size = torch.abs(outgoing).amax(1) * torch.sum(inputs**2, dim=1)
         yield Comparison(found, expected, size.numpy()[:, None, None, None])
@@ -268,19 +281,16 @@ def remark_4_5(rng: np.random.Generator, cases: int) -> Iterator[Comparison]:
 
 def remark_4_5_sigmoid(rng: np.random.Generator, cases: int) -> Iterator[Comparison]:
     """V2 of a sigmoid unit at the pre-activation 0, with derivatives by autograd."""
-    outgoing, inputs = (torch.tensor(rng.normal(size=(cases, k))) for k in (3, 4))
-    rest = torch.tensor(rng.normal(size=cases))
-
-    def outputs(weight: Tensor, out: Tensor, values: Tensor, constant: Tensor) -> Tensor:
-        return out * torch.sigmoid(weight @ values + constant)
-
-    weights = -rest[:, None] * inputs / torch.sum(inputs**2, dim=1, keepdim=True)
-    at = weights, outgoing, inputs, rest
-    bent = vmap(jacrev(jacrev(outputs)))(*at).diagonal(dim1=2, dim2=3).numpy()
-    first = vmap(jacrev(outputs))(*at).numpy()
-    h = vmap(outputs)(*at).numpy()
+    outgoing, inputs, rest = _normal(rng, cases, 3), _normal(rng, cases, 4), _normal(rng, cases, 1)
+    incoming = -rest * inputs / torch.sum(inputs**2, dim=1, keepdim=True)
+    incoming.requires_grad_()
+    z = torch.sum(incoming * inputs, dim=1, keepdim=True) + rest
+    outputs = outgoing * torch.sigmoid(z)
+    first, bent = _by_autograd(outputs, incoming)
+    second = bent.diagonal(axis1=2, axis2=3)
+    h = outputs.detach().numpy()
     for family in (Categorical(), Poisson()):
-        variance = np.asarray(family.second_moment(h, bent, bent))
+        variance = np.asarray(family.second_moment(h, second, second))
         # A pre-activation is 0 to eps of its terms, φ'' in proportion.
         scale = np.asarray(family.second_moment(h, first, first)) + 1
         yield Comparison(variance, np.zeros_like(variance), scale)
