@@ -17,7 +17,7 @@ IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 help:
 	@echo "make reproduce  the whole study, up to results/paper/report.pdf"
-	@echo "make smoke      the same pipeline at toy size, in under two minutes"
+	@echo "make smoke      the same pipeline at toy size, in about two minutes"
 	@echo "make bench      time it on this machine, beside other libraries; trains a network first"
 	@echo "make test       all tests"
 	@echo "make lint       style, types and workflow lint only"
