@@ -106,6 +106,16 @@ def test_a_certain_label_leaves_nothing(tensor):
 
 
 @pytest.mark.parametrize("tensor", ["M", "K"])
+@pytest.mark.parametrize("rest", [1e-20, 1e-38, 1e-45, 1e-100, 1e-300])
+def test_the_bound_is_above_what_is_attained_near_a_certain_label(rest, tensor):
+    """Nothing is proven relative to such values, but 4 Σ σ over the other labels is a bound."""
+    found = largest(np.array([[1.0, rest, rest / 2], [1.0, rest, 0.0]]), tensor)
+    assert np.all(found.lower > 0)
+    assert np.all(found.lower <= found.upper)
+    assert np.all(found.upper <= 4 * np.array([1.5, 1.0]) * rest * (1 + 1e-9))
+
+
+@pytest.mark.parametrize("tensor", ["M", "K"])
 @pytest.mark.parametrize("classes", CLASSES)
 def test_the_direction_attains_the_value(classes, tensor):
     """As the explicit tensor contracted with it, which is a sum of C⁴ products."""

@@ -16,6 +16,7 @@ import xarray as xr
 
 from diagfim.derivatives.factored import Derivatives
 from diagfim.moments import Labelled
+from diagfim.spectra import sum_of_others
 
 
 def squared_norms(derivatives: Derivatives) -> tuple[Labelled, Labelled]:
@@ -415,16 +416,10 @@ def theorem_5_2(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     [0.1, 0.2]
     """
     # 1 − ‖σ‖² loses all digits near a one-hot σ; Σ_c σ_c (1 − σ_c) with 1 − σ_c summed does not.
-    complement = _sum_of_others(probabilities)
+    complement = sum_of_others(probabilities)
     gini = np.sum(probabilities * complement, axis=1)
     m = np.minimum(probabilities.max(axis=1), gini)
     return m, 2 * m
-
-
-def _sum_of_others(probabilities: np.ndarray) -> np.ndarray:
-    """1 − σ_c as the sum of the other probabilities: exact to rounding when σ_c is near one."""
-    classes = probabilities.shape[1]
-    return probabilities @ (1 - np.eye(classes))
 
 
 # ------------------------------------------------------------------------------ empirical Fisher

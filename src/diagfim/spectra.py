@@ -54,6 +54,19 @@ def fisher_eigenvalues(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return eigenvalues[:, 0], eigenvalues[:, -1]
 
 
+def sum_of_others(probabilities: np.ndarray) -> np.ndarray:
+    """1 − σ_c as the sum of the other probabilities, exact to rounding near one: (n, C) to (n, C).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diagfim.spectra import sum_of_others
+    >>> sum_of_others(np.array([[1.0, 1e-30]])).tolist()
+    [[1e-30, 1.0]]
+    """
+    return probabilities @ (1 - np.eye(probabilities.shape[1]))
+
+
 def gamma_max(tensor: np.ndarray, iterations: int = 100) -> Certified:
     """γ̃max(M) = sup over unit u and v of u_a v_b u_c v_d M_abcd (Theorem C.1).
 
@@ -295,7 +308,10 @@ class _Prover:
         d = u - mean
         cube = np.sum(sigma * d**3, axis=1)
         # Of a quantity that is lost in rounding nothing can be proven relative to itself.
-        coarse = np.max(sigma * (sigma @ (1 - np.eye(classes))), axis=1)
+        variances = sigma * sum_of_others(sigma)
+        coarse = np.max(variances, axis=1)
+        # B λmax(I) ≤ 2 (1 − ‖σ‖²) bounds λ̃max(K), and so that of M (Proposition 4.3, Theorem 5.2).
+        self._loose = 2 * np.sum(variances, axis=1)
         self.scale = np.maximum(value, 1e-10 * coarse) + np.finfo(float).tiny
         self.p = np.sum(sigma * d**2, axis=1) if centred else np.zeros(n)
         self.nu = 4 * cube / self.scale * np.sign(mean[:, 0])
@@ -305,9 +321,9 @@ class _Prover:
         n, classes = self.sigma.shape
         proven = self.value.copy()
         spent = np.zeros(n)
-        # Where a label is all but certain, numbers underflow: Theorem 5.2 must do.
+        # Where a label is all but certain, numbers underflow: the bound of the paper must do.
         vast = self.value < _LEAST
-        proven[vast] = 2 * np.sum(self.sigma * (1 - self.sigma), axis=1)[vast]
+        proven[vast] = np.maximum(self._loose, self.value * (1 + _ROUNDING))[vast]
         cells = np.where(self.reach > _ROUNDING, 12, 1) * ~vast
         of = np.repeat(np.arange(n), cells)
         cell = np.arange(len(of)) - np.repeat(np.cumsum(cells) - cells, cells)
