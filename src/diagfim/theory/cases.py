@@ -79,6 +79,17 @@ class Cases:
         return np.asarray(found.reshape(n, *[size] * 4))
 
     @cached_property
+    def shift(self) -> np.ndarray:
+        """η̂ − η, the mean of the residuals over the data: (n, T)."""
+        return np.asarray(np.einsum("ny,nyt->nt", self.data, self.residuals))
+
+    @cached_property
+    def data_covariance(self) -> np.ndarray:
+        """Covariance of t(ŷ) over the data: (n, T, T)."""
+        centred = self.residuals - self.shift[:, None]
+        return np.asarray((self.data[:, :, None] * centred).transpose(0, 2, 1) @ centred)
+
+    @cached_property
     def excess(self) -> np.ndarray:
         """M = K − I⊗I: (n, T, T, T, T), from centred products."""
         n, count, size = self.residuals.shape

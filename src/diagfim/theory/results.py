@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from diagfim.theory import checks
 from diagfim.theory.cases import BOUNDED, FEW, LABELS, SETTINGS
@@ -243,7 +244,7 @@ def _results() -> Iterator[Result]:
         "bounds.theorem_4_7",
         "Theorem 4.7 for labels from the data",
         "identity",
-        trial=checks.corollary_g_2,
+        trial=partial(checks.theorem_4_7, data=True),
     )
     yield Result(
         "Lemma I.1, corrected",
