@@ -9,7 +9,8 @@ import torch
 import xarray as xr
 from torch import nn
 
-from diagfim import arrays, benchmark, report
+from diagfim import arrays, benchmark
+from diagfim.report.costs import benchmark_table
 
 
 def network(widths=(9, 7, 6, 5, 4), dtype=torch.float32):
@@ -309,7 +310,7 @@ def test_what_is_no_benchmark_is_one_line(tmp_path, capsys):
 
 def test_what_the_report_prints_of_it(measured):
     with arrays.read(measured) as tree:
-        found = report.benchmark_table(tree)
+        found = benchmark_table(tree)
         timed = tree["tasks"].to_dataset()
         assert found["networks"] == ["9--7--6--4", "9--7--6--5--4"]
         assert [row["task"] for row in found["rows"]] == timed["task"].values.tolist()

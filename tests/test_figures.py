@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from gathered import DRAWS, EPOCHS, LAYERS, gathered
 
-from diagfim import figures
+from diagfim.figures import networks, style
 
 
 def lines(axis, label):
     return [line for line in axis.get_lines() if line.get_label() == label]
 
 
-@pytest.mark.parametrize("name", figures.FIGURES)
+@pytest.mark.parametrize("name", networks.FIGURES)
 def test_axes_are_labelled_with_units(name):
-    figure = figures.FIGURES[name](gathered(), 5000)
+    figure = networks.FIGURES[name](gathered(), 5000)
     for axis in figure.axes:
         assert axis.get_xlabel() or axis.get_subplotspec().rowspan.start == 0
     left = [axis for axis in figure.axes if axis.get_subplotspec().colspan.start == 0]
@@ -22,7 +22,7 @@ def test_axes_are_labelled_with_units(name):
 
 def test_figure_2_has_the_panels_and_curves_of_the_paper():
     datasets = gathered()
-    figure = figures.figure_2(datasets, 5000)
+    figure = networks.figure_2(datasets, 5000)
     axes = np.array(figure.axes).reshape(2, len(LAYERS))
     exact = datasets["fixed"]["exact_variance"].median("replicate").isel(input=0)
     for column, layer in enumerate(LAYERS):
@@ -41,7 +41,7 @@ def test_figure_2_has_the_panels_and_curves_of_the_paper():
 
 def test_variances_lie_on_the_line_of_one_over_n():
     datasets = gathered()
-    figure = figures.variance_against_draws(datasets, 5000)
+    figure = networks.variance_against_draws(datasets, 5000)
     axis = figure.axes[0]
     (line,) = lines(axis, r"$\hat{I}_1$: exact, $V/N$")
     (points,) = lines(axis, r"$\hat{I}_1$: empirical")
@@ -51,7 +51,7 @@ def test_variances_lie_on_the_line_of_one_over_n():
 
 
 def test_curves_are_told_apart_without_colour():
-    figure = figures.figure_2(gathered(), 5000)
+    figure = networks.figure_2(gathered(), 5000)
     (legend,) = figure.legends
     looks = [
         (handle.get_linestyle(), handle.get_marker(), handle.get_linewidth(), handle.get_color())
@@ -59,13 +59,13 @@ def test_curves_are_told_apart_without_colour():
     ]
     assert len(set(looks)) == len(looks)
     by_estimator = {look[3] for look in looks}
-    assert by_estimator == {figures.INFORMATION, *figures.COLOURS.values()}
+    assert by_estimator == {style.INFORMATION, *style.COLOURS.values()}
 
 
 def test_equal_data_give_equal_files(tmp_path):
     for name in ("one", "two"):
-        figure = figures.training(gathered(), 5000)
-        figures.save(figure, [str(tmp_path / f"{name}.{suffix}") for suffix in ("pdf", "png")])
+        figure = networks.training(gathered(), 5000)
+        style.save(figure, [str(tmp_path / f"{name}.{suffix}") for suffix in ("pdf", "png")])
     for suffix in ("pdf", "png"):
         one, two = (tmp_path / f"{name}.{suffix}" for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()

@@ -5,12 +5,14 @@ import pytest
 import xarray as xr
 from gathered import gathered
 
-from diagfim import report, theory
+from diagfim import theory
+from diagfim.report import costs, networks
+from diagfim.report.theory import theory_table
 
 
 def test_layer_table_is_the_median_of_the_last_epoch():
     fixed = gathered()["fixed"]
-    rows = report.layer_table(fixed, 5000)
+    rows = networks.layer_table(fixed, 5000)
     assert [row["layer"] for row in rows] == ["1", "2", "3", "4"]
     exact = fixed["exact_variance"].isel(epoch=-1, input=0).median("replicate")
     for row, layer in zip(rows, fixed["layer"].values, strict=True):
@@ -24,14 +26,14 @@ def test_layer_table_is_the_median_of_the_last_epoch():
 
 
 def test_bound_table_counts_everything():
-    rows = report.bound_table(gathered()["fixed"])
+    rows = networks.bound_table(gathered()["fixed"])
     assert len(rows) == 6
     assert sum(row["checked"] for row in rows) == 6 * 10 * 3 * 4 * 9
     assert all(row["broken"] == 0 and row["tightest"] == pytest.approx(0.9) for row in rows)
 
 
 def test_spectra_table_counts_what_is_not_proven():
-    fisher, moment, tensor = report.spectra_table(gathered(replicates=3)["spectra"])
+    fisher, moment, tensor = networks.spectra_table(gathered(replicates=3)["spectra"])
     assert fisher["median"] == pytest.approx(0.25)
     assert fisher["slack"] == {"median": pytest.approx(2), "largest": pytest.approx(2)}
     assert fisher["gap"] is None
@@ -44,7 +46,7 @@ def test_spectra_table_counts_what_is_not_proven():
 def test_theory_table_holds_every_result_and_what_is_broken():
     names = ["Lemma C.2", "Lemma I.1, as printed", "Lemma I.1, corrected"]
     results, misprints = theory.verify(0, 20, names=names), theory.counterexamples()
-    table = report.theory_table(xr.DataTree.from_dict({"results": results, "misprints": misprints}))
+    table = theory_table(xr.DataTree.from_dict({"results": results, "misprints": misprints}))
     assert [row["name"] for row in table["rows"]] == names
     assert [row["function"] for row in table["rows"]] == [
         "bounds.lemma_c_2",
@@ -57,12 +59,12 @@ def test_theory_table_holds_every_result_and_what_is_broken():
     assert table["rows"][1]["violations"] > 0
     assert table["misprints"][0]["value"] == 4
     results["violations"][0] = 3
-    table = report.theory_table(xr.DataTree.from_dict({"results": results, "misprints": misprints}))
+    table = theory_table(xr.DataTree.from_dict({"results": results, "misprints": misprints}))
     assert table["broken"] == ["Lemma C.2"]
 
 
 def test_contents_of_a_network():
-    (one,) = report.contents({"sigmoid": gathered()}, {"fixed": 5000, "joint": 5000})
+    (one,) = networks.contents({"sigmoid": gathered()}, {"fixed": 5000, "joint": 5000})
     assert one["accuracy"]["mean"] == pytest.approx(0.975)
     assert one["positions"] == [7, 8, 9]
     assert len(one["agreement"]) == 4
@@ -77,7 +79,7 @@ def test_cost_table_adds_up_the_jobs_of_a_rule(tmp_path):
             path.parent.mkdir(exist_ok=True)
             path.write_text(f"s\tmax_rss\n{second}\t{100 + number}\n")
     (tmp_path / "figure" / "1.tsv").write_text("s\tmax_rss\n0.5\tNA\n")
-    rows = report.cost_table(tmp_path.glob("*/*.tsv"))
+    rows = costs.cost_table(tmp_path.glob("*/*.tsv"))
     assert [row["rule"] for row in rows] == ["train", "figure"]
     assert rows[0] == {"rule": "train", "jobs": 2, "seconds": 40, "longest": 30, "memory": 101}
     assert rows[1]["seconds"] == 2.5

@@ -161,10 +161,15 @@ def small_resnet(
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the parameters and buffers of a model as safetensors, whole or not at all."""
+    save_tensors(model.state_dict(), path)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Write tensors by name as safetensors, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file(model.state_dict(), partial)
+    save_file(tensors, partial)
     partial.replace(path)
 
 

@@ -1,7 +1,7 @@
 """Training of the classifiers of the study, reproducible from one seed."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,16 @@ class Epoch:
         Mean cross-entropy over the test set, dropout off.
     test_accuracy : float
         Fraction of the test set classified correctly.
+    accumulator : dict of str to tensor
+        Adam's running mean of the squared gradients of the batch losses, bias corrected, by
+        parameter; empty at 0 and for other optimisers.
     """
 
     number: int
     train_loss: float
     test_loss: float
     test_accuracy: float
+    accumulator: dict[str, Tensor] = field(default_factory=dict)
 
 
 def images_to_inputs(images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -92,7 +96,18 @@ def train(
                 step.step()
                 total += loss.item() * len(batch)
             state = torch.get_rng_state()
-        yield Epoch(number, total / len(labels), *_evaluate(model, test_set))
+        accumulator = _accumulator(model, step) if optimiser == "adam" else {}
+        yield Epoch(number, total / len(labels), *_evaluate(model, test_set), accumulator)
+
+
+def _accumulator(model: nn.Module, adam: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Adam's v / (1 − β₂ᵗ), by parameter name."""
+    beta = adam.param_groups[0]["betas"][1]
+    return {
+        name: adam.state[parameter]["exp_avg_sq"]
+        / (1 - beta ** float(adam.state[parameter]["step"]))
+        for name, parameter in model.named_parameters()
+    }
 
 
 def _evaluate(model: nn.Module, test_set: tuple[Tensor, Tensor]) -> tuple[float, float]:

@@ -26,6 +26,10 @@ TINY = {
         "batch_size": 128,
     },
     "theory": {"cases": 20},
+    "experiments": {
+        "population": {"epochs": [0, 2]},
+        "empirical": {"epochs": [0, 2]},
+    },
     "benchmark": {
         "rounds": 1,
         "batch": 16,

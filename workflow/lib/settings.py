@@ -80,12 +80,28 @@ def _contradictions(config: Settings) -> Iterator[str]:
                 f"({', '.join(map(str, draws))}); add it there or change it"
             )
     last = config["training"]["epochs"]
-    for epoch in config["joint"]["epochs"]:
-        if epoch > last:
-            yield (
-                f"config: joint.epochs holds {epoch}, expected at most training.epochs = {last}; "
-                "train longer or drop it"
-            )
+    looked_at = {"joint": config["joint"]} | {
+        f"experiments.{name}": one for name, one in config["experiments"].items()
+    }
+    for name, section in looked_at.items():
+        for epoch in section.get("epochs", ()):
+            if epoch > last:
+                yield (
+                    f"config: {name}.epochs holds {epoch}, expected at most training.epochs = "
+                    f"{last}; train longer or drop it"
+                )
+        for dataset in section.get("datasets", ()):
+            if dataset not in config["datasets"]:
+                yield (
+                    f"config: {name}.datasets holds '{dataset}', expected names under datasets "
+                    f"({', '.join(config['datasets'])}); add the data set or change the name"
+                )
+    if config["experiments"]["empirical"]["enabled"] and config["training"]["optimiser"] != "adam":
+        yield (
+            f"config: training.optimiser is '{config['training']['optimiser']}', but "
+            "experiments.empirical looks at what Adam accumulates; train with adam or switch "
+            "experiments.empirical.enabled to false"
+        )
 
 
 def _dotted(path: Any) -> str:

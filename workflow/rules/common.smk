@@ -23,6 +23,8 @@ wildcard_constraints:
     network="[A-Za-z0-9-]+",
     replicate="[0-9]+",
     epoch="[0-9]+",
+    figure="[a-z0-9-]+",
+    experiment="[a-z]+",
 
 
 MNIST_SHA256 = {
@@ -35,6 +37,8 @@ MNIST_SHA256 = {
 # One folder per replicate of a network, one file per stage in it.
 REPLICATE = f"{RESULTS}/networks/{{network}}/{{replicate}}"
 CHECKPOINT = f"{REPLICATE}/checkpoints/epoch-{{epoch}}.safetensors"
+# What Adam has accumulated of the squared gradients by then.
+ACCUMULATOR = f"{REPLICATE}/accumulators/epoch-{{epoch}}.safetensors"
 
 
 def code(script):

@@ -38,3 +38,8 @@ rule figures:
             figure=FIGURES,
             format=config["figures"]["formats"],
         ),
+        [
+            path
+            for format in config["figures"]["formats"]
+            for path in experiment_figures(format)
+        ],

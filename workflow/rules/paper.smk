@@ -26,8 +26,11 @@ rule report:
         summary=rules.summary.output[0],
         theory=rules.theory.output[0],
         figures=expand(f"{FIGURE}.pdf", network=NETWORKS, figure=FIGURES),
+        experiments=[f"{RESULTS}/experiments/{name}.nc" for name in EXPERIMENTS],
+        experiment_figures=experiment_figures("pdf"),
         benchmark=rules.benchmark.output if config["benchmark"]["enabled"] else [],
         template="paper/report.tex.j2",
+        sections=[f"paper/sections/{name}.tex.j2" for name in EXPERIMENTS],
         tex=rules.tex.output[0],
     output:
         tex=f"{RESULTS}/paper/report.tex",
@@ -45,7 +48,14 @@ rule report:
     params:
         settings={
             key: config[key]
-            for key in ("seed", "training", "fixed", "joint", "networks")
+            for key in (
+                "seed",
+                "training",
+                "fixed",
+                "joint",
+                "networks",
+                "experiments",
+            )
         },
         benchmarks=f"{RESULTS}/benchmarks",
         figures=lambda wildcards, input: Path(input.figures[0]).parents[1],

@@ -6,6 +6,11 @@ rule train:
         images=dataset_file,
     output:
         checkpoints=checkpoints(EPOCHS),
+        accumulators=(
+            [ACCUMULATOR.replace("{epoch}", str(epoch)) for epoch in EPOCHS if epoch]
+            if config["training"]["optimiser"] == "adam"
+            else []
+        ),
         history=f"{REPLICATE}/history.nc",
     log:
         f"{RESULTS}/logs/train/{{network}}-{{replicate}}.log",

@@ -3,9 +3,10 @@
 from _job import job
 
 from diagfim import arrays, figures
+from diagfim.figures import style
 
 with job(snakemake):
     with arrays.read(snakemake.input[0]) as tree:
         datasets = arrays.groups_of(tree[snakemake.wildcards.network])
-    draw = figures.FIGURES[snakemake.wildcards.figure]
-    figures.save(draw(datasets, snakemake.params.draws), snakemake.output)
+    draw = figures.OF_NETWORKS[snakemake.wildcards.figure]
+    style.save(draw(datasets, snakemake.params.draws), snakemake.output)

@@ -7,17 +7,30 @@ from pathlib import Path
 from _job import commit, job
 
 from diagfim import __version__, arrays, comparison, latex, report
+from diagfim.report.costs import benchmark_table, cost_table
+from diagfim.report.networks import contents
+from diagfim.report.theory import theory_table
 
 with job(snakemake):
     settings = snakemake.params.settings
     with arrays.read(snakemake.input.summary) as tree:
         datasets = {name: arrays.groups_of(tree[name]) for name in settings["networks"]}
     with arrays.read(snakemake.input.theory) as tree:
-        tried = report.theory_table(tree)
+        tried = theory_table(tree)
     measured = None
     for path in snakemake.input.benchmark:  # one, or none when it is left out
         with arrays.read(path) as tree:
-            measured = report.benchmark_table(tree)
+            measured = benchmark_table(tree)
+    experiments = {}
+    for path in map(Path, snakemake.input.experiments):
+        with arrays.read(path) as tree:
+            groups = arrays.groups_of(tree)
+        section = report.EXPERIMENTS[path.stem]
+        experiments[path.stem] = {
+            **settings["experiments"][path.stem],
+            **section.contents(groups),
+            "claims": section.claims(groups),
+        }
     draws = {kind: settings[kind]["recorded_draws"] for kind in ("fixed", "joint")}
     networks = [
         {
@@ -25,7 +38,7 @@ with job(snakemake):
             **settings["networks"][one["name"]],
             "depth": len(settings["networks"][one["name"]]["hidden"]) + 1,
         }
-        for one in report.contents(datasets, draws)
+        for one in contents(datasets, draws)
     ]
     source = Path(snakemake.output.tex)
     versions = [f"Python {platform.python_version()}"] + [
@@ -36,9 +49,10 @@ with job(snakemake):
         source,
         version=f"diagfim {__version__}, revision {commit()}",
         networks=networks,
+        experiments=experiments,
         theory=tried,
         benchmark=measured,
-        cost=report.cost_table(Path(snakemake.params.benchmarks).glob("*/*.tsv")),
+        cost=cost_table(Path(snakemake.params.benchmarks).glob("*/*.tsv")),
         family_level=comparison.FAMILY_LEVEL,
         normal_kurtosis=comparison.NORMAL_KURTOSIS,
         slack=comparison.BOUND_SLACK,

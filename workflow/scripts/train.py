@@ -36,6 +36,9 @@ with job(snakemake) as this:
         len(snakemake.output.checkpoints),
     ):
         networks.save(model, path)
+        if epoch.accumulator:
+            target = snakemake.output.accumulators[epoch.number - 1]
+            networks.save_tensors(epoch.accumulator, target)
         epochs.append(epoch)
     this.say(f"test accuracy {epochs[-1].test_accuracy:.2%}")
 

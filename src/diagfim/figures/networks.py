@@ -1,58 +1,40 @@
-"""Figures of the study: functions from gathered comparisons to Matplotlib figures.
+"""Figures of a network of the study, from its gathered comparisons.
 
-Each takes the Dataset of one network, as `summary.nc` holds it, and returns a figure.  Curves are
-medians over the replicates, bands run from the least to the greatest.  Colours are those of Okabe
-and Ito; line styles and markers tell the curves apart without them.
+Each takes the Datasets of one network, as `summary.nc` holds them, and returns a figure.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-import matplotlib as mpl
 import numpy as np
-import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-INFORMATION = "#009E73"
-COLOURS = {"score": "#0072B2", "hessian": "#D55E00"}
-MARKERS = {"score": "o", "hessian": "s"}
-NAMES = {"score": r"$\hat{I}_1$", "hessian": r"$\hat{I}_2$"}
-BOUND_STYLES = {"theorem 5.2": "--", "true eigenvalue": ":"}
-BOUND_NAMES = {"theorem 5.2": "Thm 5.2", "true eigenvalue": r"true $\tilde\lambda$"}
-TEXT_WIDTH = 6.5
-"""Inches; the width of the report's text."""
-
-STYLE: dict[str, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
-    "axes.grid": True,
-    "grid.linewidth": 0.4,
-    "grid.color": "#D9D9D9",
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "diagfim",
-    "figure.constrained_layout.use": True,
-}
+from diagfim.figures.style import (
+    BOUND_NAMES,
+    BOUND_STYLES,
+    COLOURS,
+    INFORMATION,
+    MARKERS,
+    NAMES,
+    TEXT_WIDTH,
+    band,
+    over_replicates,
+    paper_style,
+)
 
 
 def training(datasets: dict[str, xr.Dataset], draws: int) -> Figure:
     """Loss and accuracy by epoch."""
     history = datasets["history"]
-    with _style():
+    with paper_style():
         figure = Figure((TEXT_WIDTH, 2.1))
         left, right = figure.subplots(1, 2)
         for subset, style, colour in (("train", "--", "#E69F00"), ("test", "-", "#0072B2")):
             label = "training (dropout on)" if subset == "train" else "test"
-            _band(left, history["loss"].sel(set=subset), colour, style, label)
-        _band(right, 100 * (1 - history["accuracy"]), "#0072B2", "-", "test")
+            band(left, history["loss"].sel(set=subset), colour, style, label)
+        band(right, 100 * (1 - history["accuracy"]), "#0072B2", "-", "test")
         for axis in (left, right):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         left.set(xlabel="epoch", ylabel="cross-entropy [nat]", yscale="log")
@@ -74,13 +56,13 @@ def figure_2(datasets: dict[str, xr.Dataset], draws: int) -> Figure:
     """
     fixed = datasets["fixed"]
     layers = fixed["layer"].values
-    with _style():
+    with paper_style():
         figure = Figure((TEXT_WIDTH, 3.9))
         axes = figure.subplots(2, len(layers), sharex=True, sharey="row", squeeze=False)
         for (top, bottom), layer in zip(axes.T, layers, strict=True):
             one = fixed.sel(layer=layer)
             information = one["empirical_fisher"].sel(estimator="score", draws=draws)
-            _band(top, information, INFORMATION, "-", r"information ($\hat{I}_1$)", width=2)
+            band(top, information, INFORMATION, "-", r"information ($\hat{I}_1$)", width=2)
             for estimator in COLOURS:
                 _deviations(top, one.sel(estimator=estimator), estimator, draws)
                 _tightness(bottom, one.sel(estimator=estimator), estimator)
@@ -98,7 +80,7 @@ def variance_against_draws(datasets: dict[str, xr.Dataset], draws: int) -> Figur
     """Variance of both estimators against N, fixed input and joint draws, at the last epoch."""
     kinds = (("fixed", "one test input"), ("joint", "over the test set"))
     layers = datasets["fixed"]["layer"].values
-    with _style():
+    with paper_style():
         figure = Figure((TEXT_WIDTH, 3.7))
         axes = figure.subplots(2, len(layers), sharex=True, sharey="row", squeeze=False)
         for row, (kind, where) in zip(axes, kinds, strict=True):
@@ -128,43 +110,8 @@ FIGURES: dict[str, Callable[[dict[str, xr.Dataset], int], Figure]] = {
 """Every figure by the name of its file."""
 
 
-def save(figure: Figure, paths: Sequence[str]) -> None:
-    """Write a figure as every path's suffix says; equal figures give equal files."""
-    for path in paths:
-        metadata: dict[str, Any] = {"Date": None} if path.endswith("svg") else {}
-        if path.endswith("pdf"):
-            metadata = {"CreationDate": None}
-        with _style():
-            figure.savefig(path, dpi=200, metadata=metadata)
-
-
-def _style() -> Any:
-    settings: dict[Any, Any] = {**sns.axes_style("ticks"), **STYLE}
-    return mpl.rc_context(settings)
-
-
 def _layer_name(layer: str) -> str:
     return f"layer {layer.removeprefix('dense')}"
-
-
-def _over_replicates(values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
-    """Median, least and greatest over replicates and, where there are several, inputs."""
-    dims = [dim for dim in ("replicate", "input") if dim in values.dims]
-    return values.median(dims), values.min(dims), values.max(dims)
-
-
-def _band(
-    axis: Axes,
-    values: xr.DataArray,
-    colour: str,
-    style: str,
-    label: str | None,
-    width: float = 1.2,
-) -> None:
-    middle, low, high = _over_replicates(values)
-    x = middle["epoch"].values
-    axis.plot(x, middle, style, color=colour, label=label, linewidth=width)
-    axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
 def _deviations(axis: Axes, one: xr.Dataset, estimator: str, draws: int) -> None:
@@ -172,8 +119,8 @@ def _deviations(axis: Axes, one: xr.Dataset, estimator: str, draws: int) -> None
     if not (one["exact_variance"] > 0).any():
         return
     colour, name = COLOURS[estimator], NAMES[estimator]
-    _band(axis, (one["exact_variance"] / draws) ** 0.5, colour, "-", f"s.t.d. {name}, exact")
-    middle, *_ = _over_replicates(one["empirical_variance"].sel(draws=draws) ** 0.5)
+    band(axis, (one["exact_variance"] / draws) ** 0.5, colour, "-", f"s.t.d. {name}, exact")
+    middle, *_ = over_replicates(one["empirical_variance"].sel(draws=draws) ** 0.5)
     axis.plot(
         middle["epoch"],
         middle,
@@ -184,7 +131,7 @@ def _deviations(axis: Axes, one: xr.Dataset, estimator: str, draws: int) -> None
         label=f"s.t.d. {name}, empirical",
     )
     for bound, style in BOUND_STYLES.items():
-        middle, *_ = _over_replicates((one["bound_variance"].sel(bound=bound) / draws) ** 0.5)
+        middle, *_ = over_replicates((one["bound_variance"].sel(bound=bound) / draws) ** 0.5)
         label = f"bound {name}, {BOUND_NAMES[bound]}"
         axis.plot(middle["epoch"], middle, style, color=colour, label=label)
 
@@ -196,18 +143,18 @@ def _tightness(axis: Axes, one: xr.Dataset, estimator: str) -> None:
         return
     for bound, style in BOUND_STYLES.items():
         ratio = xr.apply_ufunc(np.log, one["bound_variance"].sel(bound=bound) / variance)
-        _band(axis, ratio, COLOURS[estimator], style, None)
+        band(axis, ratio, COLOURS[estimator], style, None)
 
 
 def _scaling(axis: Axes, one: xr.Dataset, estimator: str) -> None:
     """Empirical variance against N on the exact V / N, and the bound where there is one."""
-    exact, *_ = _over_replicates(one["exact_variance"])
+    exact, *_ = over_replicates(one["exact_variance"])
     if not float(exact) > 0:
         return
     colour, name = COLOURS[estimator], NAMES[estimator]
     n = one["draws"].values
     each = one["empirical_variance"].transpose("draws", ...).values.reshape(n.size, -1)
-    middle, *_ = _over_replicates(one["empirical_variance"])
+    middle, *_ = over_replicates(one["empirical_variance"])
     axis.plot(n, each, MARKERS[estimator], color=colour, alpha=0.25, markersize=1.5)
     axis.plot(n, float(exact) / n, "-", color=colour, label=f"{name}: exact, $V/N$")
     axis.plot(
@@ -221,6 +168,6 @@ def _scaling(axis: Axes, one: xr.Dataset, estimator: str) -> None:
     )
     if "bound_variance" in one:
         for bound, style in BOUND_STYLES.items():
-            limit, *_ = _over_replicates(one["bound_variance"].sel(bound=bound))
+            limit, *_ = over_replicates(one["bound_variance"].sel(bound=bound))
             label = f"{name}: bound, {BOUND_NAMES[bound]}"
             axis.plot(n, float(limit) / n, style, color=colour, label=label)

@@ -1,15 +1,12 @@
-"""What the report prints of the results: tables, pooled tests, claims and costs."""
+"""What the report prints of the networks of the study: tables and pooled tests."""
 
-import csv
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from diagfim import claims, timings
+from diagfim import claims
 from diagfim.latex import Tex
 
 
@@ -61,31 +58,6 @@ def joint_table(joint: xr.Dataset, draws: int) -> list[dict[str, Any]]:
             }
         rows.append(row)
     return rows
-
-
-def cost_table(benchmarks: Iterable[Path]) -> list[dict[str, Any]]:
-    """Jobs, seconds and peak memory of every rule, from Snakemake's benchmark files.
-
-    Parameters
-    ----------
-    benchmarks : iterable of Path
-        Files named ``…/<rule>/<job>.tsv``.
-    """
-    jobs: Mapping[str, list[dict[str, str]]] = defaultdict(list)
-    for path in benchmarks:
-        with path.open(encoding="utf-8") as lines:
-            jobs[path.parent.name].extend(csv.DictReader(lines, delimiter="\t"))
-    rows = [
-        {
-            "rule": rule.replace("_", " "),
-            "jobs": len(runs),
-            "seconds": sum(float(run["s"]) for run in runs),
-            "longest": max(float(run["s"]) for run in runs),
-            "memory": max(float(run["max_rss"].replace("NA", "0")) for run in runs),
-        }
-        for rule, runs in jobs.items()
-    ]
-    return sorted(rows, key=lambda row: -row["seconds"])
 
 
 def contents(
@@ -178,100 +150,3 @@ def spectra_table(spectra: xr.Dataset) -> list[dict[str, Any]]:
             row["gap"] = {"largest": float(gap.max()), "wide": int((gap > 0.01).sum())}
         rows.append(row)
     return rows
-
-
-def theory_table(tree: xr.DataTree) -> dict[str, Any]:
-    """How every result of the paper fared on random cases, and the counterexamples to misprints.
-
-    Parameters
-    ----------
-    tree : DataTree
-        The file that rule "theory" writes.
-    """
-    results, misprints = tree["results"].to_dataset(), tree["misprints"].to_dataset()
-    rows = []
-    for name in results["result"].values:
-        one = results.sel(result=name)
-        kind = str(one["kind"].item())
-        rows.append(
-            {
-                "name": str(name),
-                "function": str(one["function"].item()),
-                "kind": kind,
-                "cases": int(one["cases"]),
-                "violations": int(one["violations"]),
-                "largest": float(one["largest_violation"]),
-                "tightest": float(one["tightest"]) if kind in ("bound", "misprint") else None,
-            }
-        )
-    true = [row for row in rows if row["kind"] != "misprint"]
-    return {
-        "rows": rows,
-        "true": len(true),
-        "cases": sum(row["cases"] for row in true),
-        "broken": [row["name"] for row in true if row["violations"]],
-        "allowed": {
-            kind: float(results["allowed"].where(results["kind"] == kind).max())
-            for kind in ("bound", "simulation")
-        },
-        "misprints": [
-            {
-                "name": str(name),
-                "setting": str(one["setting"].item()),
-                **{key: float(one[key]) for key in ("value", "printed_bound", "corrected_bound")},
-            }
-            for k, name in enumerate(misprints["misprint"].values)
-            for one in [misprints.isel(misprint=k)]
-        ],
-    }
-
-
-def benchmark_table(tree: xr.DataTree) -> dict[str, Any]:
-    """What the template prints of the benchmark, in milliseconds, seconds and MB.
-
-    Parameters
-    ----------
-    tree : DataTree
-        The file that rule "benchmark" writes.
-    """
-    timed, whole = tree["tasks"].to_dataset(), tree["whole"].to_dataset()
-    products, images = tree["products"].to_dataset(), tree["convolutional"].to_dataset()
-    deviations: list[dict[str, Any]] = []
-    if "agreement" in tree.children:
-        largest = tree["agreement"].to_dataset()["deviation"].max("network")
-        deviations = [
-            {"peer": str(name), "deviation": float(largest.sel(task=name))}
-            for name in largest["task"].values
-        ]
-    return {
-        **{name: tree.attrs[name] for name in ("batch", "threads", "processor")},
-        "networks": [str(name).replace("-", "--") for name in timed["network"].values],
-        "rows": timings.rows(timed),
-        "deviations": deviations,
-        "gigaflops": float(products["rate"]) / 1e9,
-        "floor": 1e3 * float(products["floor"]),
-        "share": float(products["share"]),
-        "second_share": float(products["second_share"]),
-        "inputs": int(whole["inputs"][-1]),
-        "seconds": {
-            str(kind): float(whole["seconds"].sel(dtype=kind)) for kind in whole["dtype"].values
-        },
-        "epochs": timings.EPOCHS,
-        "epochs_seconds": timings.EPOCHS * float(whole["epoch_seconds"]),
-        "samples": int(whole["samples"]),
-        "memory": [
-            {"inputs": int(one["inputs"]), "megabytes": float(one) / 1e6} for one in whole["memory"]
-        ],
-        "images": int(images.attrs["inputs"]),
-        "convolutional": [
-            {
-                "name": str(name),
-                "parameters": int(one["parameters"]),
-                "accuracy": float(one["accuracy"]),
-                "seconds": float(one["seconds"]),
-                "method": str(one["method"].item()),
-            }
-            for name in images["network"].values
-            for one in [images.sel(network=name)]
-        ],
-    }

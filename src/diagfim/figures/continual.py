@@ -1,0 +1,6 @@
+"""Figures of the experiment "continual"."""
+
+from diagfim.figures.style import Draw
+
+FIGURES: dict[str, Draw] = {}
+"""By the names of their files."""

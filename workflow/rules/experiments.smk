@@ -1,0 +1,134 @@
+# Experiments beside the networks of the paper: a job per replicate, then gathered, then drawn.
+
+EXPERIMENTS = {
+    name: settings
+    for name, settings in config["experiments"].items()
+    if settings["enabled"]
+}
+EXPERIMENT_FIGURES = {
+    "toy": [],
+    "regression": [],
+    "population": [],
+    "landscape": [],
+    "frontier": [],
+    "empirical": [],
+    "descent": [],
+    "continual": [],
+}
+EXPERIMENT_FIGURE = f"{RESULTS}/figures/experiments/{{experiment}}/{{figure}}"
+# Which of them train networks of their own on images, and which look at the study's first network.
+OWN_IMAGES = ("regression", "landscape", "descent", "continual")
+MEASURED = next(iter(NETWORKS))
+# A clock runs in these: no other job beside them on a small machine.
+TIMED = ("frontier",)
+
+
+def experiment_files(wildcards):
+    """What an experiment reads: images, and checkpoints of the study's networks."""
+    name, replicate = wildcards.experiment, wildcards.replicate
+    settings = config["experiments"][name]
+    files = {}
+    if name in OWN_IMAGES:
+        files["images"] = [
+            f"{RESULTS}/data/{dataset}.nc" for dataset in settings["datasets"]
+        ]
+    elif name != "toy":
+        files["images"] = [f"{RESULTS}/data/{NETWORKS[MEASURED]['dataset']}.nc"]
+        epochs = settings.get("epochs", [max(EPOCHS)])
+        files["checkpoints"] = expand(
+            CHECKPOINT, network=MEASURED, replicate=replicate, epoch=epochs
+        )
+        if name == "empirical":
+            files["accumulators"] = expand(
+                ACCUMULATOR,
+                network=MEASURED,
+                replicate=replicate,
+                epoch=[epoch for epoch in epochs if epoch],
+            )
+    return files
+
+
+rule experiment:
+    input:
+        unpack(experiment_files),
+    output:
+        f"{RESULTS}/experiments/{{experiment}}/{{replicate}}.nc",
+    log:
+        f"{RESULTS}/logs/experiment/{{experiment}}-{{replicate}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/experiment/{{experiment}}-{{replicate}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: lambda wildcards: 2 if wildcards.experiment in TIMED else 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=lambda wildcards: {
+            "seed": config["seed"],
+            "network": NETWORKS[MEASURED],
+            "training": config["training"],
+            **config["experiments"][wildcards.experiment],
+        },
+        code=lambda wildcards: code(f"{wildcards.experiment}.py"),
+    script:
+        "../scripts/{wildcards.experiment}.py"
+
+
+rule gather:
+    input:
+        expand(
+            f"{RESULTS}/experiments/{{experiment}}/{{replicate}}.nc",
+            replicate=REPLICATES,
+            allow_missing=True,
+        ),
+    output:
+        f"{RESULTS}/experiments/{{experiment}}.nc",
+    log:
+        f"{RESULTS}/logs/gather/{{experiment}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/gather/{{experiment}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("gather.py"),
+    script:
+        "../scripts/gather.py"
+
+
+rule experiment_figure:
+    input:
+        rules.gather.output,
+    output:
+        expand(
+            f"{EXPERIMENT_FIGURE}.{{format}}",
+            format=config["figures"]["formats"],
+            allow_missing=True,
+        ),
+    log:
+        f"{RESULTS}/logs/experiment_figure/{{experiment}}-{{figure}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/experiment_figure/{{experiment}}-{{figure}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("experiment_figure.py"),
+    script:
+        "../scripts/experiment_figure.py"
+
+
+def experiment_figures(format):
+    """Every figure of the experiments that are switched on, in a format."""
+    return [
+        f"{RESULTS}/figures/experiments/{name}/{figure}.{format}"
+        for name in EXPERIMENTS
+        for figure in EXPERIMENT_FIGURES[name]
+    ]

@@ -1,0 +1,1 @@
+"""Elastic weight consolidation on Split MNIST with every estimator."""

@@ -1,0 +1,1 @@
+"""Diagonal natural-gradient descent on MNIST with every estimator."""

@@ -1,0 +1,19 @@
+"""Gather the replicates of one experiment into one file, group by group."""
+
+import xarray as xr
+from _job import commit, job
+
+from diagfim import arrays
+
+with job(snakemake):
+    parts = []
+    for path in snakemake.input:
+        with arrays.read(path) as tree:
+            title = tree.attrs["title"]
+            parts.append(arrays.groups_of(tree))
+    groups = {
+        name: xr.concat([part[name].drop_attrs() for part in parts], dim="replicate")
+        for name in parts[0]
+    }
+    settings = {"replicates": len(parts)}
+    arrays.write(snakemake.output[0], groups, f"{title}; all replicates", settings, commit())

@@ -1,0 +1,1 @@
+"""Which estimator wins: activations, depths, widths and stages of training, by layer."""
