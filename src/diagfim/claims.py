@@ -70,10 +70,10 @@ def inverse_in_draws(datasets: Datasets, draws: int) -> Claim:
     slopes = (logs * centred).sum("draws", skipna=False) / (centred**2).sum()
     typical = slopes.median([dim for dim in slopes.dims if dim != "replicate"])
     # Three variances, each known to 5 % over a decade or more, fix one slope to about 0.03.
-    return _by_replicate(
+    return by_replicate(
         "Both variances fall as 1/N.",
         f"slope of ln variance on ln N over the {logs.sizes['draws']} largest N, median over "
-        f"layers, epochs and estimators: {_median_and_range(typical, 3)}",
+        f"layers, epochs and estimators: {median_and_range(typical, 3)}",
         np.abs(typical + 1) < 0.05,
     )
 
@@ -99,7 +99,7 @@ def score_wins_below(datasets: Datasets, draws: int) -> Claim:
         f"{str(layer.item()).removeprefix('dense')}: {100 * float(share):.0f} %"
         for layer, share in zip(by_layer["layer"], by_layer, strict=True)
     )
-    return _by_replicate(
+    return by_replicate(
         "In the trained network V1 < V2 in every layer but the last.",
         f"share of epochs and replicates with V1 < V2, by layer: {shares}",
         smaller,
@@ -116,7 +116,7 @@ def last_layer(datasets: Datasets, draws: int) -> Claim:
         f"V2 is {'exactly 0' if zero else 'not 0'} there; V1 is the largest in "
         f"{100 * float(largest.mean()):.0f} % of epochs and replicates"
     )
-    return _by_replicate(
+    return by_replicate(
         "In the last layer V2 = 0 and V1 is the largest.", statistic, largest & zero
     )
 
@@ -127,9 +127,9 @@ def first_layer_tightness(datasets: Datasets, draws: int) -> Claim:
     ratio = (first["bound_variance"] / first["exact_variance"]).median(["epoch", "input"])
     paper = xr.DataArray([50.0, 10.0], coords={"estimator": ["score", "hessian"]})
     near = (ratio / paper < 10**0.5) & (ratio / paper > 10**-0.5)
-    return _by_replicate(
+    return by_replicate(
         "In the first layer the bound is about 50 times V1 and 10 times V2 (to half a decade).",
-        _of_both(ratio, "bound / V"),
+        of_both(ratio, "bound / V"),
         near,
     )
 
@@ -140,10 +140,10 @@ def early_dynamics(datasets: Datasets, draws: int) -> Claim:
     few = _first_quarter(steps)
     early = steps.isel(epoch=slice(None, few)).mean("epoch")
     ratio = early / steps.isel(epoch=slice(few, None)).mean("epoch")
-    return _by_replicate(
+    return by_replicate(
         "The variances move more in the first epochs than in the rest of the training, per epoch.",
         f"mean step of ln V per epoch, first {few} epochs over the rest: "
-        f"{_median_and_range(ratio)}",
+        f"{median_and_range(ratio)}",
         ratio > 1,
     )
 
@@ -153,10 +153,10 @@ def early_change(datasets: Datasets, draws: int) -> Claim:
     steps = _steps(datasets)
     few = _first_quarter(steps)
     share = steps.isel(epoch=slice(None, few)).sum("epoch") / steps.sum("epoch")
-    return _by_replicate(
+    return by_replicate(
         "Most of the change of the variances happens in the first epochs.",
         f"share of the total variation of ln V in the first {few} of {steps.sizes['epoch']} "
-        f"epochs: {_median_and_range(share)}",
+        f"epochs: {median_and_range(share)}",
         share > 0.5,
     )
 
@@ -178,9 +178,9 @@ def first_layer_scale(datasets: Datasets, draws: int) -> Claim:
     first = datasets["fixed"].isel(layer=0).sel(epoch=slice(1, None))
     logs = xr.apply_ufunc(np.log, (first["exact_variance"] / draws) ** 0.5)
     typical = logs.median(["epoch", "input"])
-    return _by_replicate(
+    return by_replicate(
         "In the first layer both standard deviations are near exp(-10) (to a decade).",
-        _of_both(typical, "ln s.t.d. of Î", 1),
+        of_both(typical, "ln s.t.d. of Î", 1),
         np.abs(typical + 10) < np.log(10),
     )
 
@@ -190,10 +190,10 @@ def not_negligible(datasets: Datasets, draws: int) -> Claim:
     last = datasets["fixed"].isel(epoch=-1)
     ratio = (last["exact_variance"] / draws) ** 0.5 / last["fisher"]
     largest = ratio.max([dim for dim in ratio.dims if dim != "replicate"])
-    return _by_replicate(
+    return by_replicate(
         "The standard deviations are not negligible beside the information (above 10 % of it in "
         "some layer).",
-        f"largest layer ratio at {draws:,} draws, last epoch: {_median_and_range(largest)}",
+        f"largest layer ratio at {draws:,} draws, last epoch: {median_and_range(largest)}",
         largest > 0.1,
     )
 
@@ -258,22 +258,22 @@ def family(dataset: xr.Dataset, statistic: str = "mean") -> Family:
     )
 
 
-def _by_replicate(statement: str, statistic: str, holds: xr.DataArray) -> Claim:
+def by_replicate(statement: str, statistic: str, holds: xr.DataArray) -> Claim:
     every = holds.all([dim for dim in holds.dims if dim != "replicate"])
     verdict = "reproduced" if every.all() else "in part" if holds.any() else "not reproduced"
     count = f"holds in {int(every.sum())} of {every.size} replicates"
     return Claim(statement, f"{statistic}; {count}", verdict)
 
 
-def _of_both(values: xr.DataArray, name: str, decimals: int | None = None) -> str:
+def of_both(values: xr.DataArray, name: str, decimals: int | None = None) -> str:
     """Median and extremes for each estimator, named 1 and 2."""
     return "; ".join(
-        f"{name}{j}: {_median_and_range(values.sel(estimator=estimator), decimals)}"
+        f"{name}{j}: {median_and_range(values.sel(estimator=estimator), decimals)}"
         for j, estimator in ((1, "score"), (2, "hessian"))
     )
 
 
-def _median_and_range(values: xr.DataArray, decimals: int | None = None) -> str:
+def median_and_range(values: xr.DataArray, decimals: int | None = None) -> str:
     """Median and extremes, to two digits or so many decimals."""
     numbers = (float(one) for one in (values.median(), values.min(), values.max()))
     middle, low, high = (_plain(number, decimals) for number in numbers)

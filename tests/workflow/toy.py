@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[2]
 TINY = {
     "results": "results/tiny",
     "replicates": 2,
-    "networks": {"sigmoid": {"hidden": [12, 10, 8]}},
+    "networks": {
+        "sigmoid": {"hidden": [12, 10, 8]},
+        "logsigmoid": {"hidden": [8, 8, 8, 8]},
+    },
     "training": {"samples": 3000, "epochs": 2, "batch_size": 50, "learning_rate": 0.01},
     "fixed": {"inputs": 2, "draws": [20, 200], "recorded_draws": 200, "repetitions": 100},
     "joint": {
@@ -25,6 +28,7 @@ TINY = {
         "repetitions": 30,
         "batch_size": 128,
     },
+    "spectra": {"inputs": 300},
     "theory": {"cases": 20},
     "experiments": {
         "population": {"epochs": [0, 2]},

@@ -43,7 +43,7 @@ rule spectra:
         mem_mb=1500,
         runtime=10,
     params:
-        settings=of_network(pool=config["joint"]["pool"]),
+        settings=of_network(inputs=config["spectra"]["inputs"]),
         code=code("spectra.py"),
     script:
         "../scripts/spectra.py"

@@ -1,14 +1,23 @@
 # Empirical against exact against bound: per replicate, then gathered.
 
 
+def over_the_test_set(wildcards):
+    """What the comparison of joint draws rests on, for the networks that have them."""
+    if not NETWORKS[wildcards.network]["test_set"]:
+        return {}
+    return {
+        "moments": rules.joint_moments.output[0],
+        "joint": rules.joint_estimates.output[0],
+    }
+
+
 rule comparison:
     input:
+        unpack(over_the_test_set),
         history=rules.train.output.history,
         conditional=rules.conditional_moments.output[0],
         fixed=rules.fixed_estimates.output[0],
         bounds=rules.bounds.output[0],
-        moments=rules.joint_moments.output[0],
-        joint=rules.joint_estimates.output[0],
     output:
         f"{REPLICATE}/comparison.nc",
     log:
@@ -34,12 +43,17 @@ rule comparison:
         "../scripts/comparison.py"
 
 
-COMPARISONS, SPECTRA = (
-    {
+def of_replicates(name, networks):
+    """The files of a name, by network."""
+    return {
         network: expand(f"{REPLICATE}/{name}.nc", network=network, replicate=REPLICATES)
-        for network in NETWORKS
+        for network in networks
     }
-    for name in ("comparison", "spectra")
+
+
+COMPARISONS = of_replicates("comparison", NETWORKS)
+SPECTRA = of_replicates(
+    "spectra", [name for name, one in NETWORKS.items() if one["test_set"]]
 )
 
 

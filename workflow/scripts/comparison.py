@@ -15,12 +15,13 @@ with job(snakemake):
     ):
         how = settings["fixed"]
         fixed = compare_fixed(moments, estimates, bounds, how["draws"], how["repetitions"])
-    with arrays.read(source.moments) as moments, arrays.read(source.joint) as estimates:
-        how = settings["joint"]
-        joint = compare_joint(moments, estimates, how["draws"], how["repetitions"])
     with arrays.read(source.history) as tree:
         history = tree.to_dataset().load()
-    groups = {"history": history, "fixed": fixed, "joint": joint}
+    groups = {"history": history, "fixed": fixed}
+    if hasattr(source, "joint"):
+        with arrays.read(source.moments) as moments, arrays.read(source.joint) as estimates:
+            how = settings["joint"]
+            groups["joint"] = compare_joint(moments, estimates, how["draws"], how["repetitions"])
     arrays.write(
         snakemake.output[0],
         {name: group.drop_attrs() for name, group in groups.items()},

@@ -18,7 +18,7 @@ AT_ONCE = 500
 with job(snakemake) as this:
     torch.set_num_threads(snakemake.threads)
     settings = snakemake.params.settings
-    pool = Pool(snakemake.input.images, settings["network"], settings["pool"], AT_ONCE)
+    pool = Pool(snakemake.input.images, settings["network"], settings["inputs"], AT_ONCE)
     family = Categorical()
 
     found = defaultdict(list)

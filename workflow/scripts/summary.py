@@ -9,7 +9,7 @@ with job(snakemake):
     groups = {}
     for network, replicates in snakemake.params.comparisons.items():
         trees = [arrays.read(path) for path in replicates]
-        for kind in ("history", "fixed", "joint"):
+        for kind in trees[0].children:
             parts = [tree[kind].to_dataset().load() for tree in trees]
             if kind == "fixed":
                 # Every replicate has its own inputs: number them, and keep which they are.
@@ -20,8 +20,9 @@ with job(snakemake):
             groups[f"{network}/{kind}"] = xr.concat(parts, dim="replicate")
         for tree in trees:
             tree.close()
+    for network, paths in snakemake.params.spectra.items():
         parts = []
-        for path in snakemake.params.spectra[network]:
+        for path in paths:
             with arrays.read(path) as tree:
                 parts.append(tree.to_dataset().load().drop_attrs())
         groups[f"{network}/spectra"] = xr.concat(parts, dim="replicate")
