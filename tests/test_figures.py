@@ -15,7 +15,7 @@ def lines(axis, label):
 def test_axes_are_labelled_with_units(name):
     figure = networks.FIGURES[name](gathered(), 5000)
     for axis in figure.axes:
-        assert axis.get_xlabel() or axis.get_subplotspec().rowspan.start == 0
+        assert bool(axis.get_xlabel()) == axis.get_subplotspec().is_last_row() or name == "training"
     left = [axis for axis in figure.axes if axis.get_subplotspec().colspan.start == 0]
     assert all("[" in axis.get_ylabel() or "ln" in axis.get_ylabel() for axis in left)
 
@@ -37,6 +37,25 @@ def test_figure_2_has_the_panels_and_curves_of_the_paper():
     assert not lines(axes[0, 3], r"s.t.d. $\hat{I}_2$, exact")
     ratio = axes[1, 0].get_lines()[0].get_ydata()
     np.testing.assert_allclose(ratio, np.log(50), rtol=1e-12)
+
+
+def test_single_runs_show_every_replicate_by_itself():
+    datasets = gathered(replicates=2)
+    axes = np.array(networks.single_runs(datasets, 5000).axes).reshape(4, len(LAYERS))
+    exact = datasets["fixed"]["exact_variance"].isel(input=0).sel(estimator="score")
+    for run in range(2):
+        (curve,) = lines(axes[2 * run, 1], r"s.t.d. $\hat{I}_1$, exact")
+        expected = np.sqrt(exact.isel(replicate=run).sel(layer=LAYERS[1]) / 5000)
+        np.testing.assert_allclose(curve.get_ydata(), expected, rtol=1e-12)
+        assert axes[2 * run, 0].get_ylabel().startswith(f"run {run + 1}")
+
+
+def test_variances_against_draws_without_joint_draws():
+    datasets = gathered()
+    del datasets["joint"]
+    figure = networks.variance_against_draws(datasets, 5000)
+    assert len(figure.axes) == len(LAYERS)
+    assert "one test input" in figure.axes[0].get_ylabel()
 
 
 def test_variances_lie_on_the_line_of_one_over_n():

@@ -7,6 +7,7 @@ from gathered import gathered
 
 from diagfim import theory
 from diagfim.report import costs, networks
+from diagfim.report.theory import claims as theory_claims
 from diagfim.report.theory import theory_table
 
 
@@ -58,18 +59,34 @@ def test_theory_table_holds_every_result_and_what_is_broken():
     assert table["broken"] == []
     assert table["rows"][1]["violations"] > 0
     assert table["misprints"][0]["value"] == 4
+    verdicts = [claim.verdict for claim in theory_claims(table)]
+    assert verdicts == ["reproduced"] * 2 + ["corrected"] * 6
     results["violations"][0] = 3
     table = theory_table(xr.DataTree.from_dict({"results": results, "misprints": misprints}))
     assert table["broken"] == ["Lemma C.2"]
+    assert theory_claims(table)[0].verdict == "not reproduced"
 
 
 def test_contents_of_a_network():
-    (one,) = networks.contents({"sigmoid": gathered()}, {"fixed": 5000, "joint": 5000})
+    (one,) = networks.contents(
+        {"sigmoid": gathered()}, {"fixed": 5000, "joint": 5000}, {"sigmoid": "sigmoid"}
+    )
     assert one["accuracy"]["mean"] == pytest.approx(0.975)
     assert one["positions"] == [7, 8, 9]
     assert len(one["agreement"]) == 4
     assert {claim.verdict for claim in one["claims"]} == {"reproduced"}
     assert [row["score"]["share"] for row in one["joint"]] == pytest.approx([0.25] * 4)
+
+
+def test_contents_of_a_network_at_its_inputs_alone():
+    datasets = gathered()
+    del datasets["joint"], datasets["spectra"]
+    (one,) = networks.contents(
+        {"deep": datasets}, {"fixed": 5000, "joint": 5000}, {"deep": "logsigmoid"}
+    )
+    assert one["joint"] == one["spectra"] == []
+    assert [row["where"] for row in one["agreement"]] == ["one input"] * 2
+    assert len(one["claims"]) == 7
 
 
 def test_cost_table_adds_up_the_jobs_of_a_rule(tmp_path):

@@ -422,6 +422,38 @@ def theorem_5_2(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return m, 2 * m
 
 
+def score_noise_floor(probabilities: np.ndarray) -> np.ndarray:
+    """Lower bound on V1 / I², whatever the parameter, from how likely the likeliest label is.
+
+    Not in the paper.  Let ε = 1 − max_k σ_k, g the centred derivatives along the labels, and A the
+    part of I = Σ_c σ_c g_c² that the other labels give.  Since Σ_c σ_c g_c = 0, that of the
+    likeliest is at most ε A / (1 − ε), so that A ≥ (1 − ε) I; and Σ_c σ_c g_c⁴ ≥ A² / ε by Cauchy
+    and Schwarz.  Hence V1 / I² ≥ (1 − ε)² / ε − 1, which grows without limit as p(y|x) turns
+    deterministic: the y-term of Theorem 4.7 then outgrows Var_x I ≤ E_x I².
+
+    Parameters
+    ----------
+    probabilities : array, (..., C)
+        σ.
+
+    Returns
+    -------
+    array, (...)
+        At least 0; infinite where a label is certain.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diagfim.bounds import score_noise_floor
+    >>> round(float(score_noise_floor(np.array([0.9, 0.06, 0.04]))), 3)
+    7.1
+    """
+    others = np.sort(probabilities, axis=-1)[..., :-1].sum(axis=-1)
+    with np.errstate(divide="ignore"):
+        floor = (1 - others) ** 2 / others - 1
+    return np.asarray(np.maximum(floor, 0.0))
+
+
 # ------------------------------------------------------------------------------ empirical Fisher
 
 

@@ -6,14 +6,14 @@ EXPERIMENTS = {
     if settings["enabled"]
 }
 EXPERIMENT_FIGURES = {
-    "toy": [],
-    "regression": [],
-    "population": [],
-    "landscape": [],
-    "frontier": [],
-    "empirical": [],
-    "descent": [],
-    "continual": [],
+    "toy": ["figure-1", "figures-2-4", "readings", "sensitivity"],
+    "regression": ["noise", "training"],
+    "population": ["shares", "tightness"],
+    "landscape": ["map", "gain", "depth-and-width"],
+    "frontier": ["frontier", "prediction"],
+    "empirical": ["equal-error"],
+    "descent": ["descent", "descent-noise"],
+    "continual": ["continual"],
 }
 EXPERIMENT_FIGURE = f"{RESULTS}/figures/experiments/{{experiment}}/{{figure}}"
 # Which of them train networks of their own on images, and which look at the study's first network.

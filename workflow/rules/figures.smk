@@ -1,7 +1,7 @@
 # Figures, one job each: every one of every network from the gathered comparisons.
 
 FIGURE = f"{RESULTS}/figures/{{network}}/{{figure}}"
-FIGURES = ["training", "figure-2", "variance-against-draws"]
+FIGURES = ["training", "figure-2", "single-runs", "variance-against-draws"]
 
 
 rule figure:

@@ -24,7 +24,7 @@ rule tex:
 rule report:
     input:
         summary=rules.summary.output[0],
-        theory=rules.theory.output[0],
+        theory=rules.theory.output if config["theory"]["enabled"] else [],
         figures=expand(f"{FIGURE}.pdf", network=NETWORKS, figure=FIGURES),
         experiments=[f"{RESULTS}/experiments/{name}.nc" for name in EXPERIMENTS],
         experiment_figures=experiment_figures("pdf"),

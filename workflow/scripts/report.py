@@ -1,23 +1,26 @@
 """Fill the report's template with the results, and typeset it."""
 
 import platform
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
 from _job import commit, job
 
-from diagfim import __version__, arrays, comparison, latex, report
+from diagfim import __version__, arrays, claims, comparison, latex, report
 from diagfim.report.costs import benchmark_table, cost_table
 from diagfim.report.networks import contents
+from diagfim.report.theory import claims as theory_claims
 from diagfim.report.theory import theory_table
 
 with job(snakemake):
     settings = snakemake.params.settings
     with arrays.read(snakemake.input.summary) as tree:
         datasets = {name: arrays.groups_of(tree[name]) for name in settings["networks"]}
-    with arrays.read(snakemake.input.theory) as tree:
-        tried = theory_table(tree)
-    measured = None
+    tried = measured = None
+    for path in snakemake.input.theory:  # one, or none when it is left out
+        with arrays.read(path) as tree:
+            tried = theory_table(tree)
     for path in snakemake.input.benchmark:  # one, or none when it is left out
         with arrays.read(path) as tree:
             measured = benchmark_table(tree)
@@ -31,6 +34,7 @@ with job(snakemake):
             **section.contents(groups),
             "claims": section.claims(groups),
         }
+    activations = {name: one["activation"] for name, one in settings["networks"].items()}
     draws = {kind: settings[kind]["recorded_draws"] for kind in ("fixed", "joint")}
     networks = [
         {
@@ -38,8 +42,16 @@ with job(snakemake):
             **settings["networks"][one["name"]],
             "depth": len(settings["networks"][one["name"]]["hidden"]) + 1,
         }
-        for one in contents(datasets, draws)
+        for one in contents(datasets, draws, activations)
     ]
+    verdicts = [(f"network {one['name']}", one["claims"]) for one in networks]
+    if len(networks) > 1:
+        verdicts.append(("across networks", [claims.tightness_by_activation(datasets)]))
+    verdicts += [
+        (f"experiment {name}", one["claims"]) for name, one in experiments.items() if one["claims"]
+    ]
+    if tried:
+        verdicts.append(("theory", theory_claims(tried)))
     source = Path(snakemake.output.tex)
     versions = [f"Python {platform.python_version()}"] + [
         f"{name} {version(name)}" for name in ("torch", "numpy", "xarray", "snakemake")
@@ -49,6 +61,8 @@ with job(snakemake):
         source,
         version=f"diagfim {__version__}, revision {commit()}",
         networks=networks,
+        verdicts=verdicts,
+        counts=Counter(claim.verdict for _, some in verdicts for claim in some),
         experiments=experiments,
         theory=tried,
         benchmark=measured,

@@ -5,6 +5,7 @@ Each takes the Datasets of one network, as `summary.nc` holds them, and returns 
 
 from collections.abc import Callable
 
+import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ from diagfim.figures.style import (
     NAMES,
     TEXT_WIDTH,
     band,
+    layer_name,
     over_replicates,
     paper_style,
 )
@@ -59,18 +61,35 @@ def figure_2(datasets: dict[str, xr.Dataset], draws: int) -> Figure:
     with paper_style():
         figure = Figure((TEXT_WIDTH, 3.9))
         axes = figure.subplots(2, len(layers), sharex=True, sharey="row", squeeze=False)
-        for (top, bottom), layer in zip(axes.T, layers, strict=True):
-            one = fixed.sel(layer=layer)
-            information = one["empirical_fisher"].sel(estimator="score", draws=draws)
-            band(top, information, INFORMATION, "-", r"information ($\hat{I}_1$)", width=2)
-            for estimator in COLOURS:
-                _deviations(top, one.sel(estimator=estimator), estimator, draws)
-                _tightness(bottom, one.sel(estimator=estimator), estimator)
-            top.set(title=_layer_name(layer), yscale="log")
-            bottom.set(xlabel="epoch")
-            bottom.axhline(0, color="black", linewidth=0.6)
+        _scales_and_tightness(axes, fixed, draws)
         axes[0, 0].set_ylabel("information, s.t.d. [nat$^2$]")
         axes[1, 0].set_ylabel("ln (bound / variance)")
+        for bottom in axes[1]:
+            bottom.set(xlabel="epoch")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        return figure
+
+
+def single_runs(datasets: dict[str, xr.Dataset], draws: int) -> Figure:
+    """Figure 2 of every replicate by itself, as the paper shows its runs: V to VIII, IX to XIII."""
+    fixed = datasets["fixed"]
+    layers, runs = fixed["layer"].values, fixed.sizes["replicate"]
+    with paper_style(), mpl.rc_context({"lines.linewidth": 0.8, "lines.markersize": 2}):
+        figure = Figure((TEXT_WIDTH, 0.5 + 1.65 * runs))
+        axes = figure.subplots(2 * runs, len(layers), sharex=True, squeeze=False)
+        for run in range(runs):
+            pair = axes[2 * run : 2 * run + 2]
+            for row in pair:
+                for axis in row[1:]:
+                    axis.sharey(row[0])
+                    axis.tick_params(labelleft=False)
+            _scales_and_tightness(pair, fixed.isel(replicate=[run]), draws, titles=run == 0)
+            pair[0, 0].set_ylabel(f"run {run + 1}\nI, s.t.d. [nat$^2$]")
+            pair[1, 0].set_ylabel("ln (bound\n/ variance)")
+        for bottom in axes[-1]:
+            bottom.set(xlabel="epoch")
+        figure.align_ylabels(axes[:, 0])
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
         return figure
@@ -78,11 +97,12 @@ def figure_2(datasets: dict[str, xr.Dataset], draws: int) -> Figure:
 
 def variance_against_draws(datasets: dict[str, xr.Dataset], draws: int) -> Figure:
     """Variance of both estimators against N, fixed input and joint draws, at the last epoch."""
-    kinds = (("fixed", "one test input"), ("joint", "over the test set"))
+    names = {"fixed": "one test input", "joint": "over the test set"}
+    kinds = [(kind, where) for kind, where in names.items() if kind in datasets]
     layers = datasets["fixed"]["layer"].values
     with paper_style():
-        figure = Figure((TEXT_WIDTH, 3.7))
-        axes = figure.subplots(2, len(layers), sharex=True, sharey="row", squeeze=False)
+        figure = Figure((TEXT_WIDTH, 0.7 + 1.5 * len(kinds)))
+        axes = figure.subplots(len(kinds), len(layers), sharex=True, sharey="row", squeeze=False)
         for row, (kind, where) in zip(axes, kinds, strict=True):
             last = datasets[kind].isel(epoch=-1)
             for axis, layer in zip(row, layers, strict=True):
@@ -94,9 +114,9 @@ def variance_against_draws(datasets: dict[str, xr.Dataset], draws: int) -> Figur
             least = last["exact_variance"].where(last["exact_variance"] > 0).min()
             row[0].set_ylim(bottom=float(least / last["draws"].max()) / 10)
             row[0].set_ylabel(f"variance [nat$^4$],\n{where}")
-        for top, bottom, layer in zip(*axes, layers, strict=True):
-            top.set_title(_layer_name(layer))
-            bottom.set_xlabel("draws $N$")
+        for column, layer in zip(axes.T, layers, strict=True):
+            column[0].set_title(layer_name(layer))
+            column[-1].set_xlabel("draws $N$")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
         return figure
@@ -105,13 +125,33 @@ def variance_against_draws(datasets: dict[str, xr.Dataset], draws: int) -> Figur
 FIGURES: dict[str, Callable[[dict[str, xr.Dataset], int], Figure]] = {
     "training": training,
     "figure-2": figure_2,
+    "single-runs": single_runs,
     "variance-against-draws": variance_against_draws,
 }
 """Every figure by the name of its file."""
 
 
-def _layer_name(layer: str) -> str:
-    return f"layer {layer.removeprefix('dense')}"
+def _scales_and_tightness(
+    axes: np.ndarray, fixed: xr.Dataset, draws: int, titles: bool = True
+) -> None:
+    """Two rows of panels, one column per layer: standard deviations above, log-ratios below.
+
+    Estimates that saw no label but the likeliest fall below the axis.
+    """
+    exact = fixed["exact_variance"]
+    least = float((exact.where(exact > 0).median(["replicate", "input"]).min() / draws) ** 0.5)
+    for (top, bottom), layer in zip(axes.T, fixed["layer"].values, strict=True):
+        one = fixed.sel(layer=layer)
+        information = one["empirical_fisher"].sel(estimator="score", draws=draws)
+        band(top, information, INFORMATION, "-", r"information ($\hat{I}_1$)", width=2)
+        for estimator in COLOURS:
+            _deviations(top, one.sel(estimator=estimator), estimator, draws)
+            _tightness(bottom, one.sel(estimator=estimator), estimator)
+        top.set(yscale="log")
+        if titles:
+            top.set(title=layer_name(layer))
+        bottom.axhline(0, color="black", linewidth=0.6)
+    axes[0, 0].set_ylim(bottom=max(least / 30, axes[0, 0].get_ylim()[0]))
 
 
 def _deviations(axis: Axes, one: xr.Dataset, estimator: str, draws: int) -> None:

@@ -59,6 +59,11 @@ def save(figure: Figure, paths: Sequence[str]) -> None:
             figure.savefig(path, dpi=200, metadata=metadata)
 
 
+def layer_name(layer: str) -> str:
+    """What a figure calls a layer of the study's networks."""
+    return f"layer {layer.removeprefix('dense')}"
+
+
 def over_replicates(values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """Median, least and greatest over replicates and, where there are several, inputs."""
     dims = [dim for dim in ("replicate", "input") if dim in values.dims]

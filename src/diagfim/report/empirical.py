@@ -1,15 +1,156 @@
-"""What the report prints of the experiment "empirical"."""
+"""What the report prints of the empirical Fisher and of Adam's accumulator."""
 
 from typing import Any
 
-from diagfim.claims import Claim, Datasets
+import xarray as xr
+
+from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
+from diagfim.experiments.empirical import REFERENCES
+from diagfim.experiments.frontier import NETWORK
+
+NAMES = {
+    "empirical": "empirical Fisher",
+    "batch": "squared batch gradient",
+    "adam": "Adam's accumulator",
+    "control": "labels of the model",
+}
+"""What the report calls each reference."""
+
+BEYOND = 5.0
+"""Standard errors from which on a distance is called a bias.
+
+Without one, the mean square of the distance is that of Î1 from as many labels, and by Markov's
+inequality its root is as many times as large in one case of `BEYOND`² at most.
+"""
 
 
 def contents(groups: Datasets) -> dict[str, Any]:
-    """What the section prints."""
-    return {}
+    """Rows by images, reference and epoch, of the whole network."""
+    comparison = groups["comparison"]
+    number = {half: comparison.sel(set=half) for half in comparison["set"].values}
+    return {
+        "replicates": comparison.sizes["replicate"],
+        "beyond": BEYOND,
+        "last_epoch": int(comparison["epoch"][-1]),
+        "first_epoch": int(comparison["epoch"][0]),
+        "rows": [
+            _row(one.sel(reference=reference), half, reference, epoch)
+            for half, one in number.items()
+            for reference in REFERENCES
+            for epoch in range(one.sizes["epoch"])
+            if not one["distance"].sel(reference=reference).isel(epoch=epoch).isnull().all()
+        ],
+        "layers": [
+            _by_layer(comparison.isel(epoch=-1).sel(layer=layer), str(layer))
+            for layer in comparison["layer"].values
+        ],
+    }
 
 
 def claims(groups: Datasets) -> list[Claim]:
-    """Claims of the paper that the experiment decides."""
-    return []
+    """Claims of Section 6."""
+    return [biased(groups), closer(groups), relatively_closer(groups)]
+
+
+def biased(groups: Datasets) -> Claim:
+    """The empirical Fisher is biased."""
+    beyond = beyond_sampling(groups)
+    ours, control = beyond.sel(reference="empirical"), beyond.sel(reference="control")
+    first, last = (
+        "; ".join(
+            f"{_IMAGES[half]} {median_and_range(ours.sel(set=half).isel(epoch=k))}"
+            for half in ours["set"].values
+        )
+        for k in (0, -1)
+    )
+    return by_replicate(
+        "The empirical Fisher is biased.",
+        "its distance from the information over the standard error of Î1 from as many labels, "
+        f"first epoch: {first}; last: {last}; labels of the model: {float(control.max()):.2g} at "
+        f"most; beyond {BEYOND:g} at some epoch",
+        ours.max(["set", "epoch"]) > max(BEYOND, float(control.max())),
+    )
+
+
+def closer(groups: Datasets) -> Claim:
+    """The distance shrinks as the network learns."""
+    distance = groups["comparison"]["distance"].sel(reference="empirical", layer=NETWORK)
+    return _shrinks(
+        "As the network learns, the empirical Fisher comes closer to the information.",
+        distance,
+    )
+
+
+def relatively_closer(groups: Datasets) -> Claim:
+    """The distance shrinks in units of the information."""
+    comparison = groups["comparison"].sel(layer=NETWORK)
+    distance = comparison["distance"].sel(reference="empirical") / comparison["fisher_norm"]
+    return _shrinks("The same, relative to the information.", distance)
+
+
+def beyond_sampling(groups: Datasets) -> xr.DataArray:
+    """Distances over the standard error of Î1 from one draw at each input, whole network.
+
+    Returns
+    -------
+    DataArray, (replicate, set, epoch, reference)
+    """
+    draws = groups["comparison"]["equal_draws"].sel(estimator="score", layer=NETWORK)
+    return draws**-0.5
+
+
+def _shrinks(statement: str, distance: xr.DataArray) -> Claim:
+    """Decided on the training images, which the network learns; test images beside them."""
+    ratio = distance.isel(epoch=-1) / distance.isel(epoch=0)
+    steps = "; ".join(
+        f"{_IMAGES[half]} from {median_and_range(distance.sel(set=half).isel(epoch=0))} to "
+        f"{median_and_range(distance.sel(set=half).isel(epoch=-1))}"
+        for half in ratio["set"].values
+    )
+    return by_replicate(
+        statement,
+        f"distance, first to last epoch, decided on training images: {steps}",
+        ratio.sel(set="train", drop=True) < 1,
+    )
+
+
+_IMAGES = {"train": "training images", "test": "test images"}
+
+
+def _row(one: xr.Dataset, half: str, reference: str, epoch: int) -> dict[str, Any]:
+    here = one.isel(epoch=epoch).sel(layer=NETWORK)
+    score, hessian = (here["equal_draws"].sel(estimator=e) for e in ("score", "hessian"))
+    return {
+        "images": _IMAGES[half].removesuffix(" images"),
+        "name": NAMES[reference],
+        "first": epoch == int(reference == "adam"),
+        "epoch": int(here["epoch"]),
+        "relative": _spread(here["distance"] / here["fisher_norm"]),
+        "trace": float(here["trace_ratio"].median()),
+        "correlation": float(here["rank_correlation"].median()),
+        "score": _spread(score),
+        "hessian": float(hessian.median()),
+    }
+
+
+def _by_layer(last: xr.Dataset, layer: str) -> dict[str, Any]:
+    """Draws of equal error after the last epoch: rows by layer, columns by images and reference."""
+    return {
+        "layer": "network" if layer == NETWORK else layer.removeprefix("dense"),
+        "cells": [
+            float(
+                last["equal_draws"].sel(set=half, reference=reference, estimator=estimator).median()
+            )
+            for half in ("train", "test")
+            for reference in ("empirical", "adam")
+            for estimator in ("score", "hessian")
+        ],
+    }
+
+
+def _spread(values: xr.DataArray) -> dict[str, float]:
+    return {
+        "middle": float(values.median()),
+        "least": float(values.min()),
+        "greatest": float(values.max()),
+    }

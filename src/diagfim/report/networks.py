@@ -61,16 +61,20 @@ def joint_table(joint: xr.Dataset, draws: int) -> list[dict[str, Any]]:
 
 
 def contents(
-    datasets: Mapping[str, Mapping[str, xr.Dataset]], draws: Mapping[str, int]
+    datasets: Mapping[str, Mapping[str, xr.Dataset]],
+    draws: Mapping[str, int],
+    activations: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """What the template prints of each network.
 
     Parameters
     ----------
     datasets : mapping of str to mapping of str to Dataset
-        By network, then "history", "fixed", "joint" and "spectra".
+        By network, then "history", "fixed" and, for some, "joint" and "spectra".
     draws : mapping of str to int
         Recorded N of "fixed" and "joint".
+    activations : mapping of str to str
+        Activation of each network.
     """
     found = []
     for network, one in datasets.items():
@@ -87,11 +91,11 @@ def contents(
                 "replicates": accuracy.size,
                 "positions": sorted(int(p) for p in fixed["position"].values.ravel()),
                 "layers": layer_table(fixed, draws["fixed"]),
-                "joint": joint_table(one["joint"], draws["joint"]),
-                "claims": claims.decide(dict(one), draws["fixed"]),
+                "joint": joint_table(one["joint"], draws["joint"]) if "joint" in one else [],
+                "claims": claims.decide(dict(one), draws["fixed"], activations[network]),
                 "bounds": bound_table(fixed),
-                "spectra": spectra_table(one["spectra"]),
-                "pool": one["spectra"].sizes["input"],
+                "spectra": spectra_table(one["spectra"]) if "spectra" in one else [],
+                "pool": one["spectra"].sizes["input"] if "spectra" in one else 0,
                 "agreement": [
                     {
                         "where": where,
@@ -101,6 +105,7 @@ def contents(
                         **vars(pooled),
                     }
                     for kind, where in (("fixed", "one input"), ("joint", "test set"))
+                    if kind in one
                     for statistic in ("mean", "variance")
                     for pooled in [claims.family(one[kind], statistic)]
                 ],

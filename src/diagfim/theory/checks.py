@@ -291,6 +291,36 @@ def remark_4_5_sigmoid(rng: np.random.Generator, cases: int) -> Iterator[Compari
         yield Comparison(variance, np.zeros_like(variance), scale)
 
 
+def remark_4_5_limits(rng: np.random.Generator, cases: int, softplus: bool) -> Iterator[Comparison]:
+    """V1 and V2 of a unit far from z = 0 beside those of a unit without activation.
+
+    With φ' and |φ''| at most exp(−|z|): V1 ≤ exp(−4|z|) V1' and V2 ≤ exp(−2|z|) V2' for the sigmoid
+    on both sides.  For SoftPlus at z > 0 the second holds, and φ' ≥ 1/2 keeps V1 ≥ V1' / 16.
+    Beyond |z| = 6 autograd's own 1 − φ(z) has lost too many digits to tell.
+    """
+    outgoing, inputs = _normal(rng, cases, 3), _normal(rng, cases, 4)
+    z = torch.from_numpy(rng.uniform(1, 6, (cases, 1)) * (1 if softplus else rng.choice([-1, 1])))
+    rest = z - torch.sum(inputs * inputs, dim=1, keepdim=True)
+    incoming = inputs.clone().requires_grad_()
+    z = torch.sum(incoming * inputs, dim=1, keepdim=True) + rest
+    outputs = outgoing * (nn.functional.softplus(z) if softplus else torch.sigmoid(z))
+    first, bent = _by_autograd(outputs, incoming)
+    second = bent.diagonal(axis1=2, axis2=3)
+    straight = (outgoing[:, :, None] * inputs[:, None]).numpy()
+    fading = torch.exp(-torch.abs(z)).detach().numpy()
+    h = outputs.detach().numpy()
+    for family in (Categorical(), Poisson()):
+        one, linear = (
+            np.asarray(family.product_covariance(h, *([along] * 4))) for along in (first, straight)
+        )
+        bound = one if softplus else fading**4 * linear
+        yield Comparison(linear / 16 if softplus else one, bound, bound)
+        bound = fading**2 * np.asarray(
+            family.second_moment(h, *([straight * inputs.numpy()[:, None]] * 2))
+        )
+        yield Comparison(np.asarray(family.second_moment(h, second, second)), bound, bound)
+
+
 def theorem_4_7(rng: np.random.Generator, cases: int, data: bool = False) -> Iterator[Comparison]:
     """Both estimators from two inputs of three, with two draws each, over all 3² · 2⁴ outcomes."""
     p = rng.random((cases, 3))

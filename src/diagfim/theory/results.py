@@ -114,6 +114,17 @@ def _results() -> Iterator[Result]:
         "identity",
         trial=checks.remark_4_5_sigmoid,
     )
+    for name, softplus, statement in (
+        ("saturated sigmoid", False, "V1 and V2 vanish as exp(−4|z|) and exp(−2|z|)"),
+        ("SoftPlus at z > 0", True, "V2 vanishes as exp(−2z), V1 keeps a 16th of a linear unit's"),
+    ):
+        yield Result(
+            f"Remark 4.5, {name}",
+            "families.Family.moments",
+            statement,
+            "bound",
+            trial=partial(checks.remark_4_5_limits, softplus=softplus),
+        )
     for index, equation, statement in (
         (0, 13, "tr I(θ) ≤ ‖∂h‖² min{tr I, λmax(I)}"),
         (1, 14, "Σ V1 ≤ ‖∂h‖⁴ min{Σ K_ttuu − ‖I‖², λ̃max(M)}"),
