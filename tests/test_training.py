@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from diagfim import networks, training
 
@@ -152,3 +153,42 @@ def test_images_to_inputs():
     found = training.images_to_inputs(images, torch.float64)
     assert found.dtype == torch.float64
     assert torch.equal(found, torch.tensor([[0, 0.2, 0.4, 1], [1, 0, 0, 0]], dtype=torch.float64))
+
+
+def test_the_accumulator_is_the_mean_of_the_squared_batch_gradients():
+    """Adam's v̂ after t steps: Σ_s β^(t−s) g_s² / Σ_s β^s, its gradients by plain autograd."""
+    inputs, labels = problem()
+    beta, squares = 0.999, []
+    torch.manual_seed(2)
+    model = networks.mlp(2, [8], 2, "tanh", 0.0)
+
+    def keep(step, *_):
+        squares.append(
+            [p.grad.double() ** 2 for group in step.param_groups for p in group["params"]]
+        )
+
+    handle = register_optimizer_step_pre_hook(keep)
+    *_, last = training.train(
+        model,
+        (inputs, labels),
+        problem(30),
+        epochs=2,
+        batch_size=30,
+        optimiser="adam",
+        learning_rate=0.02,
+        seed=1,
+    )
+    handle.remove()
+    assert len(squares) == 6
+    powers = beta ** torch.arange(len(squares) - 1, -1, -1, dtype=torch.float64)
+    for k, (name, found) in enumerate(last.accumulator.items()):
+        expected = sum(p * one[k] for p, one in zip(powers, squares, strict=True)) / powers.sum()
+        # six float32 updates, each rounded at 2^-24, and 1 - β^t in float64
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-12)
+        assert name in dict(model.named_parameters())
+
+
+def test_only_adam_accumulates():
+    assert run()[1][0].accumulator == {}
+    assert set(run()[1][-1].accumulator) == set(dict(run()[0].named_parameters()))
+    assert run(optimiser="sgd")[1][-1].accumulator == {}

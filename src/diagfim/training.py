@@ -1,15 +1,16 @@
 """Training of the classifiers of the study, reproducible from one seed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from diagfim.seeding import integer
 
-OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": partial(torch.optim.Adam, fused=True),  # a fifth off a small network's training
     "sgd": torch.optim.SGD,
 }
 
@@ -37,7 +38,7 @@ class Epoch:
     train_loss: float
     test_loss: float
     test_accuracy: float
-    accumulator: dict[str, Tensor] = field(default_factory=dict)
+    accumulator: dict[str, Tensor] = field(default_factory=dict, compare=False)
 
 
 def images_to_inputs(images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -78,7 +79,7 @@ def train(
     """
     inputs, labels = train_set
     shuffle = torch.Generator().manual_seed(integer(seed, "order"))
-    step = OPTIMISERS[optimiser](model.parameters(), lr=learning_rate)  # type: ignore[call-arg]
+    step = OPTIMISERS[optimiser](model.parameters(), lr=learning_rate)
     loss_of = nn.CrossEntropyLoss()
     yield Epoch(0, float("nan"), *_evaluate(model, test_set))
     # Dropout draws from the global generator: the caller's is put back after every epoch.

@@ -7,8 +7,11 @@ import numpy as np
 import pypdf
 import pytest
 import xarray as xr
+import yaml
 from safetensors.numpy import load_file
 from toy import copy_project
+
+from diagfim import figures
 
 pytestmark = pytest.mark.workflow
 
@@ -28,6 +31,12 @@ EXPECTED = {
 }
 
 
+OVER_THE_TEST_SET = {
+    f"networks/sigmoid/{{}}/{name}.nc" for name in ("joint-moments", "joint-estimates", "spectra")
+}
+NETWORKS = ("sigmoid", "logsigmoid")
+
+
 def netcdf_files(project):
     return sorted(project.results.rglob("*.nc"))
 
@@ -41,11 +50,25 @@ def edit(path, old, new):
 def test_it_ends_with_every_file(finished):
     names = {str(path.relative_to(finished.results)) for path in netcdf_files(finished)}
     expected = {name.format(replicate) for name in EXPECTED for replicate in (0, 1)}
+    expected |= {
+        name.format(replicate).replace("sigmoid", "logsigmoid")
+        for name in EXPECTED - OVER_THE_TEST_SET
+        for replicate in (0, 1)
+    }
+    for name in figures.OF_EXPERIMENTS:
+        expected |= {f"experiments/{name}{end}.nc" for end in ("", "/0", "/1")}
     assert names == expected | {"data/mnist.nc", "theory.nc", "summary.nc", "benchmark.nc"}
-    for figure in ("training", "figure-2", "variance-against-draws"):
+    drawn = [f"{network}/{name}" for network in NETWORKS for name in figures.OF_NETWORKS]
+    drawn += [
+        f"experiments/{experiment}/{name}"
+        for experiment, some in figures.OF_EXPERIMENTS.items()
+        for name in some
+    ]
+    for name in drawn:
         for suffix in ("pdf", "png"):
-            path = finished.results / "figures" / "sigmoid" / f"{figure}.{suffix}"
-            assert path.stat().st_size > 5000
+            path = finished.results / "figures" / f"{name}.{suffix}"
+            assert path.stat().st_size > 5000, path
+    assert len(list((finished.results / "figures").rglob("*.pdf"))) == len(drawn)
 
 
 def test_nothing_is_to_be_done_twice(finished):
@@ -156,12 +179,13 @@ def test_editing_a_formula_reruns_exactly_what_rests_on_it(finished):
     planned = finished.planned()
     bounds.write_text(original)
     assert planned == {
-        "bounds": 2,
+        "bounds": 4,
         "spectra": 2,
         "theory": 1,
-        "comparison": 2,
+        "comparison": 4,
         "summary": 1,
-        "figure": 3,
+        "figure": 8,
+        "experiment": 99,
         "report": 1,
     }
     assert finished.planned() == {}
@@ -180,7 +204,7 @@ def test_one_core_gives_the_same_numbers(finished, tmp_path):
     run = again.snakemake(*targets, "--cores", "1")
     assert run.returncode == 0, run.stderr[-4000:]
     made = sorted((again.root / replicate).rglob("*.*"))
-    assert len(made) == len(EXPECTED) + 3
+    assert len(made) == len(EXPECTED) + 3 + 2  # three checkpoints, two accumulators
     for path in made:
         other = finished.root / path.relative_to(again.root)
         if path.suffix == ".nc":
@@ -245,3 +269,46 @@ def test_the_benchmark_can_be_left_out(finished):
     planned = finished.planned()
     settings.write_text(original)
     assert planned == {"report": 1}
+
+
+@pytest.mark.parametrize("name", ["toy", "population", "frontier"])
+def test_an_experiment_can_be_left_out(finished, name):
+    settings = finished.root / "tiny.yaml"
+    original = settings.read_text()
+    config = yaml.safe_load(original)
+    config["experiments"].setdefault(name, {})["enabled"] = False
+    settings.write_text(yaml.safe_dump(config))
+    planned = finished.planned()
+    settings.write_text(original)
+    assert planned == {"report": 1}
+
+
+def test_one_figure_alone_is_one_job(finished):
+    path = "results/tiny/figures/experiments/toy/figure-1.pdf"
+    target = finished.root / path
+    content = target.read_bytes()
+    target.unlink()
+    run = finished.snakemake(path, "--cores", "1")
+    assert run.returncode == 0, run.stderr[-4000:]
+    assert "1 of 1 steps" in run.stderr
+    assert target.read_bytes() == content
+
+
+def test_the_report_follows_a_result_that_is_changed(finished):
+    """A number of a result is changed: the page shows the new one, and no longer the old one."""
+    summary = finished.results / "summary.nc"
+    original = summary.read_bytes()
+    with xr.open_datatree(summary) as tree:
+        tree.load()
+    accuracy = tree["sigmoid/history"]["accuracy"]
+    old = f"{100 * float(accuracy.isel(epoch=-1).mean()):.2f}"
+    accuracy[:] = 0.123456
+    tree.to_netcdf(summary)
+    target = "results/tiny/paper/report.pdf"
+    run = finished.snakemake(target, "--cores", "2", "--rerun-triggers", "mtime")
+    text = "".join(page.extract_text() for page in pypdf.PdfReader(finished.root / target).pages)
+    summary.write_bytes(original)
+    again = finished.snakemake("--cores", "2", "--rerun-triggers", "mtime")
+    assert run.returncode == again.returncode == 0, run.stderr[-4000:]
+    assert "12.35" in text
+    assert f"accuracy {old}" not in text

@@ -46,7 +46,7 @@ TINY = {
         "toy": {
             "training_points": 64,
             "test_points": 100,
-            "epochs": 8,
+            "training_epochs": 8,
             "dampings": [0.01, 0.1],
             "starts": [[-1, 0], [4, -2]],
         },

@@ -57,6 +57,7 @@ rule report:
                 "experiments",
             )
         },
+        config=config,
         benchmarks=f"{RESULTS}/benchmarks",
         figures=lambda wildcards, input: Path(input.figures[0]).parents[1],
         code=code("report.py"),

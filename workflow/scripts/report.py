@@ -5,6 +5,7 @@ from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
+import yaml
 from _job import commit, job
 
 from diagfim import __version__, arrays, claims, comparison, latex, report
@@ -70,6 +71,7 @@ with job(snakemake):
         family_level=comparison.FAMILY_LEVEL,
         normal_kurtosis=comparison.NORMAL_KURTOSIS,
         slack=comparison.BOUND_SLACK,
+        configuration=latex.Tex(yaml.safe_dump(dict(snakemake.params.config), sort_keys=False)),
         versions=[*versions, Path(snakemake.input.tex).read_text(encoding="utf-8").strip()],
         **{key: settings[key] for key in ("seed", "training", "fixed", "joint")},
     )

@@ -143,8 +143,8 @@ def continual(
     -------
     dict of str to Dataset
         "plain": ``accuracy`` (learnt, task), without a penalty; "penalised": the same by estimator
-        and strength; NaN for tasks to come.  "fisher": how far each estimate at the first optimum is
-        from the exact F; see `deviations`.  "published": `REFERENCE`.
+        and strength; NaN for tasks to come.  "fisher": how far each estimate at the first optimum
+        is from the exact F; see `deviations`.  "published": `REFERENCE`.
     """
     tasks = [_of(train, digits) for digits in TASKS]
     tests = [_of(test, digits, settings["test_inputs"]) for digits in TASKS]

@@ -53,7 +53,7 @@ def experiment(
     """
     tree = analyze(model, inputs, probes=True)
     bias, spread = empirical_error(model, inputs, labels, tree)
-    counts, draws = list(settings["inputs"]), list(settings["draws"])
+    counts, draws = sorted(settings["inputs"]), sorted(settings["draws"])
     measured, seconds = measure(
         model, inputs, labels, tree, counts, draws, settings["repetitions"], seed
     )
@@ -145,7 +145,8 @@ def predict(
         if estimator == "empirical":
             return bias + spread / count
         found = variance(tree, estimator, number, count)
-        return layer_sums({k: v["total_variance"].values for k, v in found.children.items()}) / size
+        total = {k: v.dataset["total_variance"].values for k, v in found.children.items()}
+        return layer_sums(total) / size
 
     cells = [[[of(e, n, k) for k in counts] for n in draws] for e in ESTIMATORS]
     return _grid(np.array([[[c.values for c in b] for b in a] for a in cells]), counts, draws, size)

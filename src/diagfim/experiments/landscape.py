@@ -216,13 +216,14 @@ def layer_sums(tree: xr.DataTree) -> xr.Dataset:
     v1, v2 = variances[:2]
     better = total({name: v1[name] < v2[name] for name in fisher})
     moving = total({name: (v1[name] > 0) | (v2[name] > 0) for name in fisher})
+    share = [a / b if b else np.nan for a, b in zip(better, moving, strict=True)]
     return xr.Dataset(
         {
             "summed_draw_variance": (("estimator", "layer"), [total(one) for one in variances]),
             "summed_input_variance": ("layer", total(spread)),
             "summed_fisher": ("layer", total(fisher)),
             "summed_fisher_squared": ("layer", total({k: v**2 for k, v in fisher.items()})),
-            "score_better": ("layer", np.divide(better, moving)),
+            "score_better": ("layer", share),
         },
         coords={"estimator": list(ESTIMATORS), "layer": layers},
     )
@@ -369,7 +370,9 @@ def hessian_deviation(model: nn.Sequential, inputs: Tensor, coordinates: int, se
             fisher = information[name].reshape(-1)
             chosen = rng.choice(fisher.size, min(coordinates, fisher.size), replace=False)
             drawn = _second_derivatives(loss, parameter, chosen)
-            worst = max(worst, float(abs(drawn - fisher[chosen]).max() / fisher.max()))
+            # A layer of dead units has neither information nor curvature, and no unit of its own.
+            scale = fisher.max() or 1.0
+            worst = max(worst, float(abs(drawn - fisher[chosen]).max() / scale))
     return worst
 
 

@@ -135,7 +135,7 @@ def draw_data(settings: Mapping[str, Any], replicate: int) -> Data:
         return stream(settings["seed"], "toy", replicate, name)
 
     points, tests, batch = (settings[key] for key in ("training_points", "test_points", "batch"))
-    steps = settings["epochs"] * steps_per_epoch(settings)
+    steps = settings["training_epochs"] * steps_per_epoch(settings)
     return Data(
         train=named("training inputs").standard_normal((points, 2)),
         test=named("test inputs").standard_normal((tests, 2)),
@@ -383,7 +383,7 @@ def _run_model(model: Model, data: Data, settings: Mapping[str, Any]) -> dict[st
             f"experiments.toy.damping: the descent diverges at {settings['damping']}; take a "
             "greater one, or a smaller learning_rate"
         )
-    by_epoch = np.stack([path[::every], path[: settings["epochs"] + 1]])
+    by_epoch = np.stack([path[::every], path[: settings["training_epochs"] + 1]])
     epochs = np.arange(by_epoch.shape[1])
 
     def loss(theta: np.ndarray) -> np.ndarray:

@@ -40,8 +40,8 @@ def frontier(groups: dict[str, xr.Dataset]) -> Figure:
         figure = Figure((TEXT_WIDTH, 2.9))
         for axis, layer in zip(figure.subplots(1, 3, sharey=True), shown, strict=True):
             for estimator in LOOKS:
-                one = {"estimator": estimator}
-                _curves(axis, error.sel(layer=layer, **one), seconds.sel(**one), estimator)
+                of = error.sel(layer=layer, estimator=estimator)
+                _curves(axis, of, seconds.sel(estimator=estimator), estimator)
             name = "whole network" if layer == NETWORK else layer_name(layer)
             axis.set(title=name, xscale="log", yscale="log", xlabel="time of a call [s]")
             # Seldom more than a decade: powers of ten alone would leave the axis bare.

@@ -106,7 +106,7 @@ def gain(groups: dict[str, xr.Dataset]) -> Figure:
         for axis in (left, right):
             axis.set(yscale="log")
             axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axis.yaxis.set_minor_locator(LogLocator(subs=(1.5, 2, 3, 5)))
             axis.yaxis.set_minor_formatter("{x:g}")
             axis.set_xticks(range(len(activations)), activations, rotation=20)
             axis.axhline(1, color="black", linewidth=0.6)

@@ -31,7 +31,7 @@ def contents(groups: Datasets) -> dict[str, Any]:
     -------
     dict
         ``rows`` of the table, one per memory and method, gradient descent last; ``comparisons``
-        with the exact diagonal and the ``clear`` ones among them, whose interval excludes 0;
+        with the exact diagonal and the ``apart`` ones among them, whose interval excludes 0;
         ``noise`` by layer; ``edges`` of the grid and ``diverged`` runs counted; the ``spread`` of
         the mean losses at the largest learning rate.
     """
@@ -54,7 +54,7 @@ def contents(groups: Datasets) -> dict[str, Any]:
         "replicates": natural.sizes["replicate"],
         "rows": [*rows, _row("gradient", gradient, None)],
         "comparisons": len(compared),
-        "clear": [row for row in compared if row["difference"]["clear"]],
+        "apart": [row for row in compared if row["difference"]["apart"]],
         "noise": _noise_rows(along_chosen(groups)),
         "choices": int(chosen["learning_rate"].size),
         "edges": int(chosen["learning_rate"].isin([rates.min(), rates.max()]).sum()),
@@ -95,13 +95,13 @@ def interval(differences: np.ndarray) -> dict[str, Any]:
     >>> import numpy as np
     >>> from diagfim.report.descent import interval
     >>> found = interval(np.array([1.0, 2.0, 3.0]))
-    >>> f"{found['low']:.2f} to {found['high']:.2f}", found["clear"]
+    >>> f"{found['low']:.2f} to {found['high']:.2f}", found["apart"]
     ('-0.48 to 4.48', False)
     """
     found = mean_and_error(differences)
     half = found["error"] * float(stats.t.ppf((1 + CONFIDENCE) / 2, max(differences.size - 1, 1)))
     low, high = found["mean"] - half, found["mean"] + half
-    return {**found, "low": low, "high": high, "clear": bool(low > 0 or high < 0)}
+    return {**found, "low": low, "high": high, "apart": bool(low > 0 or high < 0)}
 
 
 def _noise_rows(errors: xr.DataArray) -> list[dict[str, Any]]:

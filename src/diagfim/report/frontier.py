@@ -54,11 +54,9 @@ def contents(groups: Datasets) -> dict[str, Any]:
             {"layer": _layer(layer), **_spread(over_time.sel(layer=layer))} for layer in layers
         ],
         "microseconds": [
-            {"name": NAMES[estimator], "first": float(one[0]), "last": float(one[-1])}
+            {"name": NAMES[estimator], "value": float(1e6 * each.sel(estimator=estimator))}
+            for each in [seconds_per_input(groups).isel(draws=0).median("replicate")]
             for estimator in UNBIASED
-            for one in [
-                1e6 * seconds_per_input(groups).sel(estimator=estimator).median("replicate")
-            ]
         ],
     }
 
@@ -92,11 +90,12 @@ def agreement(errors: xr.Dataset) -> xr.DataArray:
 
 
 def seconds_per_input(groups: Datasets) -> xr.DataArray:
-    """Seconds per input at the largest number of inputs: (replicate, estimator, draws)."""
-    seconds = groups["seconds"]["seconds"].median("repetition").sortby("inputs").isel(inputs=-1)
-    every = seconds / seconds["inputs"]
-    # What draws do not matter to costs the same with any number of them.
-    return every.ffill("draws").drop_vars("inputs")
+    """Seconds per input at the largest number of inputs: (replicate, estimator, draws).
+
+    NaN but for the fewest draws where these do not matter.
+    """
+    seconds = groups["seconds"]["seconds"].median("repetition").isel(inputs=-1)
+    return (seconds / seconds["inputs"]).drop_vars("inputs")
 
 
 def total_seconds(groups: Datasets) -> xr.DataArray:
@@ -122,7 +121,7 @@ def equal_time(groups: Datasets) -> xr.DataArray:
 def cheapest(groups: Datasets, layer: str) -> dict[str, Any]:
     """The estimator of least median seconds for a layer, and in how many replicates it is that."""
     seconds = total_seconds(groups).sel(rule="clt", layer=layer)
-    best = str(seconds["estimator"].values[int(seconds.median("replicate").argmin())])
+    best = str(seconds["estimator"].values[int(seconds.median("replicate").argmin("estimator"))])
     wins = seconds["estimator"].values[seconds.argmin("estimator").values] == best
     return {
         "layer": _layer(layer),
@@ -136,7 +135,7 @@ def cheapest(groups: Datasets, layer: str) -> dict[str, Any]:
 
 def plan_table(groups: Datasets) -> list[dict[str, Any]]:
     """Rows by layer and estimator: draws at the pool and inputs for one draw, by both rules."""
-    plan = groups["plan"].sortby("draws").isel(draws=0)
+    plan = groups["plan"].isel(draws=0)
     return [
         {
             "layer": _layer(layer),
