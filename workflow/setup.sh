@@ -42,7 +42,7 @@ setup_python() {
             fail "pip could not install uv (its message is above)."
     fi
     export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
-    .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
+    .venv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements.lock
     .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
     touch .venv/.ready
 }

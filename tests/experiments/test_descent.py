@@ -22,7 +22,7 @@ from diagfim.streams import Batch
 SETTINGS = {
     "hidden": [6, 5],
     "activation": "sigmoid",
-    "epochs": 2,
+    "training_epochs": 2,
     "batch_size": 20,
     "draws": 1,
     "memories": [0, 0.9],

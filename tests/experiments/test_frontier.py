@@ -183,4 +183,5 @@ def test_the_section_names_nothing_that_is_missing(groups, tmp_path):
     latex.render(template, tmp_path / "all.tex", this=this)
     text = (tmp_path / "all.tex").read_text()
     assert "nan" not in text
+    assert "textbackslash" not in text
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3

@@ -29,7 +29,7 @@ SETTINGS = {
     "samples": 60,
     "batch_size": 20,
     "learning_rate": 0.01,
-    "epochs": [0, 2],
+    "stages": [0, 2],
     "inputs": 12,
     "kinks": {"betas": [1, 16], "inputs": 2, "coordinates": 6},
 }
@@ -65,7 +65,7 @@ def test_grid():
         found = experiment.configurations({**SETTINGS, **changes})
         return [(one.activation, one.depth, one.width) for one in found if one.network == "mlp"]
 
-    assert shapes(activations=["tanh"]) == [("tanh", 1, 6), ("tanh", 2, 4), ("tanh", 2, 6)]
+    assert shapes()[3:6] == [("tanh", 1, 6), ("tanh", 2, 4), ("tanh", 2, 6)]
     assert len(shapes(grid="product")) == 3 * 2 * 2
     assert [
         (one.activation, one.depth, one.width)
@@ -79,6 +79,12 @@ def test_base_must_be_in_the_grid(key, among):
     changed = {**SETTINGS, "base": {**SETTINGS["base"], key: 99}}
     with pytest.raises(UserError, match=rf"base\.{key}: 99 is not one of {among}"):
         experiment.configurations(changed)
+
+
+@pytest.mark.parametrize("change", [{"activations": ["relu", "tanh"]}, {"stages": [0]}])
+def test_a_grid_must_compare(change):
+    with pytest.raises(UserError, match=f"landscape.{next(iter(change))}: "):
+        experiment.configurations({**SETTINGS, **change})
 
 
 def test_layer_sums_are_those_of_plain_autograd():
@@ -172,10 +178,11 @@ def test_training_moves_the_networks(groups):
 
 
 def test_a_configuration_is_the_same_in_any_grid(groups):
-    alone = {**SETTINGS, "activations": ["tanh"], "lenet": {"activations": [], "inputs": 3}}
+    alone = {**SETTINGS, "activations": ["tanh", "gelu"], "lenet": {"activations": [], "inputs": 3}}
     torch.rand(3)  # the state of the global generator does not matter
     found = experiment.landscape(alone, {"one": images()}, 1)
     again = experiment.flatten(found, SETTINGS["base"])["layers"]
+    again = experiment.select(again, activation="tanh")
     whole = groups["layers"].isel(replicate=1)
     whole = experiment.select(whole, activation="tanh", network="mlp")
     xr.testing.assert_identical(again, whole.drop_vars("replicate", errors="ignore"))

@@ -180,7 +180,7 @@ def test_inverse_of_score_is_on_average_the_greater(seed):
 
 
 def test_model_has_the_moments_of_its_family(model):
-    outputs = np.linspace(-30, 30, 61)
+    outputs = np.linspace(-30, 30, 61)[:, None]
     central = model.family.central(outputs)
     np.testing.assert_allclose(model.mean(outputs), central.mean, rtol=1e-12)
     # 1 − p loses its digits near certainty: an absolute error of a rounding unit.

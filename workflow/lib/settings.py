@@ -80,21 +80,25 @@ def _contradictions(config: Settings) -> Iterator[str]:
                 f"({', '.join(map(str, draws))}); add it there or change it"
             )
     last = config["training"]["epochs"]
-    looked_at = {"joint": config["joint"]} | {
-        f"experiments.{name}": one for name, one in config["experiments"].items()
+    experiments = config["experiments"]
+    looked_at = {
+        "joint": config["joint"],
+        "experiments.population": experiments["population"],
+        "experiments.empirical": experiments["empirical"],
     }
     for name, section in looked_at.items():
-        for epoch in section.get("epochs", ()):
+        for epoch in section["epochs"]:
             if epoch > last:
                 yield (
                     f"config: {name}.epochs holds {epoch}, expected at most training.epochs = "
                     f"{last}; train longer or drop it"
                 )
-        for dataset in section.get("datasets", ()):
+    for name, experiment in experiments.items():
+        for dataset in experiment.get("datasets", ()):
             if dataset not in config["datasets"]:
                 yield (
-                    f"config: {name}.datasets holds '{dataset}', expected names under datasets "
-                    f"({', '.join(config['datasets'])}); add the data set or change the name"
+                    f"config: experiments.{name}.datasets holds '{dataset}', expected names under "
+                    f"datasets ({', '.join(config['datasets'])}); add the data set or change it"
                 )
     if config["experiments"]["empirical"]["enabled"] and config["training"]["optimiser"] != "adam":
         yield (

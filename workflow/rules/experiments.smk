@@ -16,9 +16,10 @@ EXPERIMENT_FIGURES = {
     "continual": ["continual"],
 }
 EXPERIMENT_FIGURE = f"{RESULTS}/figures/experiments/{{experiment}}/{{figure}}"
-# Which of them train networks of their own on images, and which look at the study's first network.
-OWN_IMAGES = ("regression", "landscape", "descent", "continual")
+# Some look at the study's first network; of the others all but the toy train on images themselves.
+OF_THE_STUDY = ("population", "frontier", "empirical")
 MEASURED = next(iter(NETWORKS))
+STUDIED = {"network": NETWORKS[MEASURED], "training": config["training"]}
 # A clock runs in these: no other job beside them on a small machine.
 TIMED = ("frontier",)
 
@@ -28,11 +29,11 @@ def experiment_files(wildcards):
     name, replicate = wildcards.experiment, wildcards.replicate
     settings = config["experiments"][name]
     files = {}
-    if name in OWN_IMAGES:
+    if "datasets" in settings:
         files["images"] = [
             f"{RESULTS}/data/{dataset}.nc" for dataset in settings["datasets"]
         ]
-    elif name != "toy":
+    if name in OF_THE_STUDY:
         files["images"] = [f"{RESULTS}/data/{NETWORKS[MEASURED]['dataset']}.nc"]
         epochs = settings.get("epochs", [max(EPOCHS)])
         files["checkpoints"] = expand(
@@ -66,9 +67,8 @@ rule experiment:
     params:
         settings=lambda wildcards: {
             "seed": config["seed"],
-            "network": NETWORKS[MEASURED],
-            "training": config["training"],
             **config["experiments"][wildcards.experiment],
+            **(STUDIED if wildcards.experiment in OF_THE_STUDY else {}),
         },
         code=lambda wildcards: code(f"{wildcards.experiment}.py"),
     script:

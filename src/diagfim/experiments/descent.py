@@ -344,7 +344,7 @@ def run(
         for method, memory, rate, damping in product(METHODS, *grid)
     ]
     plain = [Run(None, Settings(rate, 0, 0)) for rate in settings["gradient_rates"]]
-    epochs, batch_size = settings["epochs"], settings["batch_size"]
+    epochs, batch_size = settings["training_epochs"], settings["batch_size"]
     probe = Batch(sets.train[0][:batch_size], sets.train[1][:batch_size], 0)
     histories: list[list[Epoch]] = []
     validation: list[float] = []

@@ -89,6 +89,10 @@ def configurations(settings: Settings) -> list[Configuration]:
     for key, value, among in (("depth", depth, "depths"), ("width", width, "widths")):
         if value not in settings[among]:
             raise UserError(f"experiments.landscape.base.{key}: {value} is not one of {among}")
+    if len(set(settings["activations"]) - {"relu"}) < 2:
+        raise UserError("experiments.landscape.activations: name two others than relu to compare")
+    if max(settings["stages"]) < 1:
+        raise UserError("experiments.landscape.stages: add an epoch after the initialisation, 0")
     shapes = [
         (d, w)
         for d, w in product(settings["depths"], settings["widths"])
@@ -129,7 +133,7 @@ def landscape(
 def train_and_analyse(
     configuration: Configuration, settings: Settings, data: Images, replicate: int
 ) -> xr.Dataset:
-    """Sums over the layers of one network at each of ``settings["epochs"]``; see `layer_sums`.
+    """Sums over the layers of one network at each of ``settings["stages"]``; see `layer_sums`.
 
     Returns
     -------
@@ -138,7 +142,7 @@ def train_and_analyse(
         inputs by epoch.
     """
     inputs, _ = analysed(configuration.dataset, settings, data, replicate)
-    epochs = sorted(settings["epochs"])
+    epochs = sorted(settings["stages"])
     if configuration.network == "lenet":
         inputs = inputs[: settings["lenet"]["inputs"]]
     found, accuracies = [], []
@@ -168,7 +172,7 @@ def trained(
         )
     ]
     options = {key: settings[key] for key in ("batch_size", "optimiser", "learning_rate")}
-    for epoch in train(model, *halves, epochs=max(settings["epochs"]), seed=seed, **options):
+    for epoch in train(model, *halves, epochs=max(settings["stages"]), seed=seed, **options):
         yield model, epoch.test_accuracy, epoch.number
 
 

@@ -471,7 +471,7 @@ def _grid(path: np.ndarray, loss: Loss, settings: Mapping[str, Any]) -> xr.Datas
     """
     late = loss(path[:, path.shape[1] // 2 :])
     quarter = late[:, late.shape[1] // 2 :]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         values = {
             "final_loss": late[:, -1],
             "mean_loss": late.mean(axis=1),

@@ -73,9 +73,9 @@ def _draw(axis: Axes, x: xr.DataArray, accuracy: xr.DataArray, method: str) -> N
     mean, error = mean_and_error(100 * accuracy)
     colour, marker, style = LOOKS[method]
     axis.errorbar(
-        x,
-        mean,
-        error,
+        x.values,
+        mean.values,
+        error.values,
         color=colour,
         marker=marker,
         linestyle=style,

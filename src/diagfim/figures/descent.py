@@ -19,6 +19,10 @@ LOOKS = {
 """Colour, line style with marker, and name of every method."""
 
 
+ROUNDING = 1e-6
+"""Relative errors below are those of float32, and are not drawn."""
+
+
 def losses(groups: dict[str, xr.Dataset]) -> Figure:
     """Test loss by epoch at the chosen settings, and after the last epoch by learning rate."""
     natural = groups["natural"]
@@ -59,7 +63,7 @@ def noise(groups: dict[str, xr.Dataset]) -> Figure:
         axes = figure.subplots(1, len(layers), sharey=True, squeeze=False)[0]
         for axis, layer in zip(axes, layers, strict=True):
             one = errors.sel(layer=layer)
-            _curves(axis, one.where(one > 0), METHODS[1:])
+            _curves(axis, one.where(one > ROUNDING), METHODS[1:])
             title = "whole network" if layer == WHOLE else f"layer {layer.removeprefix('dense')}"
             axis.set(title=title, xlabel="epoch", yscale="log")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))

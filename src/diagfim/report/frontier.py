@@ -1,5 +1,6 @@
 """What the report prints of errors and seconds, and of the draws that a precision takes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import xarray as xr
 
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
 from diagfim.experiments.frontier import NETWORK
-from diagfim.latex import Tex
+from diagfim.latex import Tex, grouped, scientific
 from diagfim.planning import ALL
 from diagfim.variances import UNBIASED
 
@@ -45,13 +46,14 @@ def contents(groups: Datasets) -> dict[str, Any]:
             for one, at in [(ratio.sel(estimator=estimator), most.sel(estimator=estimator))]
         ],
         "floors": [
-            {"layer": _layer(layer), **_spread(bias.sel(layer=layer))}
+            {"layer": _layer(layer), "value": _span(bias.sel(layer=layer), scientific)}
             for layer in errors["layer"].values
         ],
         "plans": plan_table(groups),
         "cheapest": [cheapest(groups, layer) for layer in [*layers, ALL]],
         "equal_time": [
-            {"layer": _layer(layer), **_spread(over_time.sel(layer=layer))} for layer in layers
+            {"layer": _layer(layer), "value": _span(over_time.sel(layer=layer), scientific)}
+            for layer in layers
         ],
         "microseconds": [
             {"name": NAMES[estimator], "value": float(1e6 * each.sel(estimator=estimator))}
@@ -142,9 +144,12 @@ def plan_table(groups: Datasets) -> list[dict[str, Any]]:
             "name": NAMES[estimator],
             "first": estimator == UNBIASED[0],
             "cells": [
-                _spread(one[quantity].sel(rule=rule))
+                cell
                 for quantity in ("draws_per_input", "number_of_inputs")
-                for rule in ("chebyshev", "clt")
+                for cell in (
+                    _count(float(one[quantity].sel(rule="chebyshev").median())),
+                    _span(one[quantity].sel(rule="clt"), _count),
+                )
             ],
         }
         for layer in plan["layer"].values
@@ -153,12 +158,14 @@ def plan_table(groups: Datasets) -> list[dict[str, Any]]:
     ]
 
 
-def _spread(values: xr.DataArray) -> dict[str, float]:
-    return {
-        "middle": float(values.median()),
-        "least": float(values.min()),
-        "greatest": float(values.max()),
-    }
+def _span(values: xr.DataArray, form: Callable[[float], Tex]) -> Tex:
+    """Median and extremes."""
+    middle, low, high = (form(float(one)) for one in (values.median(), values.min(), values.max()))
+    return Tex(f"{middle} ({low} to {high})")
+
+
+def _count(value: float) -> Tex:
+    return grouped(int(value)) if np.isfinite(value) else Tex("--")
 
 
 def _layer(layer: str) -> str:

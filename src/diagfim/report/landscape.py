@@ -112,7 +112,8 @@ def relu(groups: Datasets) -> Claim:
         "at a fixed x and almost all parameters, Î2 by automatic differentiation has V2 = 0 in "
         f"{int(exact.sum())} of {exact.size} replicates and deviates from the exact conditional "
         f"information by at most {deviation:.1e} of the largest of its tensor; what is lost is "
-        f"smoothness in the parameters: with softplus of sharpness {beta:g} in its place, V2 is not small but "
+        f"smoothness in the parameters: with softplus of sharpness {beta:g} in its place, V2 is "
+        "not small but "
         f"{median_and_range(growth)} times that at {float(kinks['beta'].values[0]):g}",
         "corrected" if holds else "reproduced",
     )
