@@ -24,12 +24,7 @@ def images(path):
 
 with job(snakemake) as this:
     torch.set_num_threads(snakemake.threads)
-    params = snakemake.params.settings
-    settings = {
-        **params,
-        "dropout": params["network"]["dropout"],
-        "optimiser": params["training"]["optimiser"],
-    }
+    settings = snakemake.params.settings
     replicate = int(snakemake.wildcards.replicate)
     data = {Path(path).stem: images(path) for path in snakemake.input.images}
     found = landscape.landscape(settings, data, replicate)
