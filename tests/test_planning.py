@@ -9,9 +9,8 @@ from scipy import stats
 from torch import nn
 
 import diagfim
-from diagfim.arrays import layer_of
+from diagfim.arrays import ALL, layer_of
 from diagfim.errors import UserError
-from diagfim.planning import ALL
 
 MODEL = chain(nn.Sigmoid, 3)
 SAMPLES = inputs(6)

@@ -136,7 +136,7 @@ LONG_NAMES = {
     "summed_draw_variance": "exact variance of one draw of the estimator, summed over parameters",
     "summed_fisher": "exact Fisher information, summed over parameters",
     "summed_fisher_squared": "square of the exact Fisher information, summed over parameters",
-    "summed_input_variance": "variance over inputs of the Fisher information, summed over parameters",
+    "summed_input_variance": "input variance of the Fisher information, summed over parameters",
     "summed_variance": "exact variance of the estimated matrix, summed over entries, inputs normal",
     "summed_variance_points": (
         "exact variance of the estimated matrix, summed over entries, inputs from the training set"
@@ -210,6 +210,9 @@ def layer_of(parameter: str) -> str:
     """
     return parameter.rpartition(".")[0] or "(model)"
 
+
+ALL = "(every layer)"
+"""The label of what is enough for every layer at once."""
 
 DIMENSIONS = {
     0: (),

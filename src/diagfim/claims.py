@@ -351,12 +351,12 @@ def family(dataset: xr.Dataset, statistic: str = "mean") -> Family:
     )
 
 
-def by_replicate(statement: str, statistic: str, holds: xr.DataArray) -> Claim:
+def by_replicate(statement: str, statistic: str, holds: xr.DataArray, source: str = "") -> Claim:
     """A claim that is reproduced where it holds in every replicate, and wherever else is looked."""
     every = holds.all([dim for dim in holds.dims if dim != "replicate"])
     verdict = "reproduced" if every.all() else "not reproduced"
     count = f"holds in {int(every.sum())} of {every.size} replicates"
-    return Claim(statement, f"{statistic}; {count}", verdict)
+    return Claim(statement, f"{statistic}; {count}", verdict, source)
 
 
 def of_both(values: xr.DataArray, name: str, decimals: int | None = None) -> str:

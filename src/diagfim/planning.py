@@ -24,14 +24,11 @@ from torch import Tensor, nn
 
 from diagfim import __version__, arrays
 from diagfim.analysis import estimate
-from diagfim.arrays import layer_of
+from diagfim.arrays import ALL, layer_of
 from diagfim.errors import UserError
 from diagfim.estimators import whole
 from diagfim.families import Family
 from diagfim.variances import UNBIASED, draw_variances, inputs_of, tells_probes, values_of
-
-ALL = "(every layer)"
-"""The label of what is enough for every layer at once."""
 
 _SINGLE = 1.5365
 """Multiple of the mean from which on a single χ²₁ reaches farthest (Székely and Bakirov 2003)."""

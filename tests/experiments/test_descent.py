@@ -12,7 +12,7 @@ import diagfim
 from diagfim import arrays, networks
 from diagfim.derivatives.dense import Chain
 from diagfim.errors import UserError
-from diagfim.experiments import descent
+from diagfim.experiments import descent, reading
 from diagfim.families import Categorical
 from diagfim.figures import descent as figures
 from diagfim.moments import Population
@@ -71,7 +71,7 @@ def test_gradient_is_that_of_autograd():
         torch.testing.assert_close(found[name], parameter.grad, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("method", descent.METHODS)
+@pytest.mark.parametrize("method", reading.METHODS)
 def test_diagonal_is_the_estimate_of_the_package(method):
     model, one = network(), batch()
     found = descent.diagonal(descent.create(method, 1, 5), Chain(model).at(one.inputs), one)
@@ -186,10 +186,10 @@ def test_settings_are_chosen_by_the_other_replicates():
         coords={"learning_rate": [0.1, 0.2, 0.3]},
     )
     # Replicate 0 is left out of its own choice; the NaN bars 0.3 from the others'.
-    found = descent.leave_one_out(dataset, ["learning_rate"])
+    found = reading.leave_one_out(dataset, ["learning_rate"])
     assert found["learning_rate"].values.tolist() == [0.2, 0.1, 0.1]
     assert found["test_loss"].values.tolist() == [1.0, 3.0, 6.0]
-    alone = descent.leave_one_out(dataset.isel(replicate=[0]), ["learning_rate"])
+    alone = reading.leave_one_out(dataset.isel(replicate=[0]), ["learning_rate"])
     assert alone["learning_rate"].values.tolist() == [0.1]
 
 
@@ -212,7 +212,7 @@ def test_figures_show_what_was_chosen(gathered):
     assert all(axis.get_xlabel() for axis in figure.axes)
     assert all("[nat]" in axis.get_ylabel() for axis in figure.axes[::2])
     (exact,) = [line for line in figure.axes[0].get_lines() if line.get_label() == "exact"]
-    chosen = descent.leave_one_out(gathered["natural"], ("learning_rate", "damping"))
+    chosen = reading.leave_one_out(gathered["natural"], ("learning_rate", "damping"))
     expected = chosen["test_loss"].sel(estimator="exact", memory=0).median("replicate")
     np.testing.assert_allclose(exact.get_ydata(), expected)
     noise = figures.FIGURES["descent-noise"](gathered)
@@ -223,10 +223,10 @@ def test_figures_show_what_was_chosen(gathered):
 
 def test_contents_compare_with_the_exact_diagonal(gathered, tmp_path):
     found = report.contents(gathered)
-    assert len(found["rows"]) == 2 * len(descent.METHODS) + 1
-    assert found["comparisons"] == 2 * (len(descent.METHODS) - 1)
-    assert found["runs"] == 3 * (2 * 2 * len(descent.METHODS) + 2)
-    chosen = descent.leave_one_out(gathered["natural"], ("learning_rate", "damping"))
+    assert len(found["rows"]) == 2 * len(reading.METHODS) + 1
+    assert found["comparisons"] == 2 * (len(reading.METHODS) - 1)
+    assert found["runs"] == 3 * (2 * 2 * len(reading.METHODS) + 2)
+    chosen = reading.leave_one_out(gathered["natural"], ("learning_rate", "damping"))
     last = chosen["test_loss"].isel(epoch=-1).sel(memory=0)
     differences = (last.sel(estimator="score") - last.sel(estimator="exact")).values
     row = found["rows"][1]["difference"]

@@ -13,7 +13,7 @@ from scipy import stats
 
 from diagfim import analyze, latex
 from diagfim.experiments import empirical
-from diagfim.experiments.frontier import NETWORK
+from diagfim.experiments.reading import WHOLE
 from diagfim.figures import empirical as figures
 from diagfim.networks import mlp
 from diagfim.report import empirical as report
@@ -85,7 +85,7 @@ def test_ranks_give_spearmans_correlation():
     fisher = {"a.weight": rng.random((4, 3)), "a.bias": np.zeros(4), "b.weight": rng.random(5)}
     values = {k: one + 0.3 * rng.random(one.shape) for k, one in fisher.items()}
     found = empirical.beside_fisher(values, fisher, empirical.ranks(fisher))
-    for layer, names in (("a", ["a.weight", "a.bias"]), ("b", ["b.weight"]), (NETWORK, fisher)):
+    for layer, names in (("a", ["a.weight", "a.bias"]), ("b", ["b.weight"]), (WHOLE, fisher)):
         one, two = (np.concatenate([side[k].ravel() for k in names]) for side in (values, fisher))
         expected = stats.spearmanr(one, two).statistic
         assert float(found["rank_correlation"].sel(layer=layer)) == pytest.approx(expected, 1e-12)
@@ -103,7 +103,7 @@ def test_equal_draws_equate_the_mean_squared_errors():
     tree = analyze(model, inputs)
     for estimator, quantity in empirical.ESTIMATORS.items():
         total = sum(float(node[quantity].sum()) for node in tree.children.values())
-        one = found.sel(layer=NETWORK).sel(estimator=estimator)
+        one = found.sel(layer=WHOLE).sel(estimator=estimator)
         error = total / (len(inputs) * one["equal_draws"])
         # Another order of sums over some tens of parameters.
         np.testing.assert_allclose(error, one["distance"] ** 2, rtol=1e-11)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from diagfim import analyze, latex
 from diagfim.claims import Claim
-from diagfim.experiments import frontier
+from diagfim.experiments import frontier, reading
 from diagfim.figures import frontier as figures
 from diagfim.networks import mlp
 from diagfim.report import frontier as report
@@ -53,7 +53,7 @@ def squared_gradients(model, inputs, labels):
 def test_layer_sums_add_weights_and_biases_and_then_all():
     values = {"a.weight": np.ones((2, 3)), "a.bias": np.full(2, 10.0), "b.weight": np.full(4, 0.5)}
     found = frontier.layer_sums(values)
-    assert found["layer"].values.tolist() == ["a", "b", frontier.NETWORK]
+    assert found["layer"].values.tolist() == ["a", "b", reading.WHOLE]
     assert found.values.tolist() == [26.0, 2.0, 28.0]
 
 
@@ -122,7 +122,7 @@ def test_what_draws_do_not_matter_to_is_made_once(groups):
         one = error.sel(estimator=estimator)
         assert one.sel(draws=1).notnull().all()
         assert one.sel(draws=3).isnull().all()
-    assert error.sel(estimator=list(frontier.DRAWN)).notnull().all()
+    assert error.sel(estimator=list(reading.DRAWN)).notnull().all()
     seconds = groups["seconds"]["seconds"]
     assert (seconds.notnull() == error.notnull().all("layer")).all()
     assert (seconds.where(seconds.notnull(), 1) > 0).all()

@@ -30,9 +30,9 @@ def lines_for(change):
 
 
 def test_the_configurations_of_the_project_are_valid():
-    smoke = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     assert problems(GOOD, SCHEMA) == []
-    assert lines_for(smoke) == []
+    for name in ("smoke", "extended"):
+        assert lines_for(yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())) == []
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,19 @@ def test_the_configurations_of_the_project_are_valid():
         ({"training": {"optimiser": "lion"}}, "training.optimiser is 'lion'", "adam, sgd"),
         ({"training": {"epochs": True}}, "training.epochs is True", "integer"),
         ({"joint": {"epochs": [0, 21]}}, "joint.epochs holds 21", "training.epochs = 20"),
+        (
+            {"experiments": {"population": {"epochs": [30]}}},
+            "experiments.population.epochs holds 30",
+            "training.epochs = 20",
+        ),
+        (
+            {"experiments": {"landscape": {"datasets": ["cifar"]}}},
+            "experiments.landscape.datasets holds 'cifar'",
+            "mnist",
+        ),
+        ({"training": {"optimiser": "sgd"}}, "training.optimiser is 'sgd'", "train with adam"),
+        ({"experiments": {"toys": {}}}, "unknown key 'experiments.toys'", "did you mean 'toy'?"),
+        ({"experiments": {"toy": {"enabled": 1}}}, "experiments.toy.enabled is 1", "boolean"),
         ({"replicates": "two"}, "replicates is 'two'", "integer"),
         ({"seed": -1}, "seed is -1", "at least 0"),
         ({"results": "../elsewhere"}, "results is '../elsewhere'", "matching"),

@@ -185,7 +185,9 @@ def test_editing_a_formula_reruns_exactly_what_rests_on_it(finished):
         "comparison": 4,
         "summary": 1,
         "figure": 8,
-        "experiment": 99,
+        "experiment": 4,
+        "gather": 2,
+        "experiment_figure": 4,
         "report": 1,
     }
     assert finished.planned() == {}

@@ -29,16 +29,11 @@ from diagfim.derivatives.dense import Chain
 from diagfim.derivatives.factored import Linearised, split
 from diagfim.errors import UserError
 from diagfim.estimators import ESTIMATORS, Estimator
+from diagfim.experiments.reading import METHODS, WHOLE
 from diagfim.families import Categorical
 from diagfim.seeding import integer
 from diagfim.streams import Batch
 from diagfim.training import images_to_inputs
-
-METHODS = ("exact", "score", "hessian", "mixed", "empirical")
-"""Estimators that are compared, the reference first; names of `diagfim.estimate`."""
-
-WHOLE = "network"
-"""The entry of the dimension ``layer`` that stands for all parameters together."""
 
 Values = dict[str, Tensor]
 """A tensor by parameter name, in the shape of the parameter."""
@@ -194,6 +189,7 @@ class Descent:
         negative_share : float
             Of the entries of F̄.
         """
+        assert batch.labels is not None
         at, negative = self._chain.at(batch.inputs), float("nan")
         loss = float(nn.functional.cross_entropy(at.outputs, batch.labels))
         if not np.isfinite(loss):
@@ -208,7 +204,7 @@ class Descent:
                 for name, value in update.items()
             }
         for name, parameter in self._parameters.items():
-            parameter -= self._settings.learning_rate * update[name]
+            parameter.sub_(self._settings.learning_rate * update[name])
         return loss, negative
 
 
@@ -406,35 +402,3 @@ def _dataset(
     found = {name: (dims, records[..., k]) for k, name in enumerate(Epoch._fields)}
     found["validation_loss"] = (dims[:-1], np.reshape(validation, shape[:-1]))
     return xr.Dataset(found, coords={name: list(values) for name, values in coords.items()})
-
-
-def leave_one_out(gathered: xr.Dataset, over: Sequence[str]) -> xr.Dataset:
-    """Every replicate at the settings that are best on the other replicates' validation sets.
-
-    What is then reported of a replicate had no part in the choice of its settings.  A single
-    replicate has to choose by its own validation set.
-
-    Parameters
-    ----------
-    gathered : Dataset
-        "natural" or "gradient", with a dimension ``replicate``.
-    over : sequence of str
-        The dimensions that are chosen along; what was chosen is then a coordinate.
-    """
-    stacked = gathered.stack(setting=over).reset_index("setting")
-    # A run that diverged is never chosen while another one is left.
-    loss = stacked["validation_loss"].fillna(np.inf)
-    best = []
-    for number in range(gathered.sizes["replicate"]):
-        others = loss.drop_isel(replicate=number) if loss.sizes["replicate"] > 1 else loss
-        best.append(others.mean("replicate").argmin("setting"))
-    return stacked.isel(setting=xr.concat(best, dim="replicate"))
-
-
-def along_chosen(groups: Mapping[str, xr.Dataset]) -> xr.DataArray:
-    """The relative errors of F̂ along the chosen runs with the exact diagonal of least memory."""
-    least = groups["natural"]["memory"].min()
-    exact = groups["natural"].sel(estimator=METHODS[0], memory=least, drop=True)
-    chosen = leave_one_out(exact, ("learning_rate", "damping"))
-    where = {key: chosen[key] for key in ("learning_rate", "damping")}
-    return groups["noise"]["relative_error"].sel(memory=least).sel(where)

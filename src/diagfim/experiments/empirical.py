@@ -23,12 +23,9 @@ from torch import Tensor, nn
 
 from diagfim.analysis import analyze, estimate
 from diagfim.arrays import layer_of
-from diagfim.experiments.frontier import NETWORK, layer_sums
+from diagfim.experiments.frontier import layer_sums
+from diagfim.experiments.reading import REFERENCES, WHOLE
 from diagfim.variances import values_of
-
-REFERENCES = ("empirical", "batch", "adam", "control")
-"""The empirical Fisher E g²; B times E g_B² at the same weights; B times Adam's accumulator; and
-the empirical Fisher of labels that the network drew itself, one for each input, which is Î1."""
 
 ESTIMATORS = {"score": "variance_1", "hessian": "variance_2"}
 
@@ -155,5 +152,5 @@ def ranks(values: Values) -> dict[str, np.ndarray]:
     members: dict[str, list[np.ndarray]] = {}
     for name, one in values.items():
         members.setdefault(layer_of(name), []).append(one.ravel())
-    members[NETWORK] = [one.ravel() for one in values.values()]
+    members[WHOLE] = [one.ravel() for one in values.values()]
     return {layer: stats.rankdata(np.concatenate(some)) for layer, some in members.items()}

@@ -17,15 +17,10 @@ from torch import Tensor, nn
 from diagfim.analysis import analyze, estimate
 from diagfim.arrays import layer_of
 from diagfim.estimators import ESTIMATORS
+from diagfim.experiments.reading import DRAWN, WHOLE
 from diagfim.planning import plan
 from diagfim.seeding import integer, stream
 from diagfim.variances import UNBIASED, values_of, variance
-
-NETWORK = "network"
-"""The label of all layers together."""
-
-DRAWN = tuple(name for name in ESTIMATORS if name not in ("exact", "empirical"))
-"""The estimators for which the number of draws matters."""
 
 
 def experiment(
@@ -86,7 +81,7 @@ def layer_sums(values: Mapping[str, np.ndarray]) -> xr.DataArray:
     totals = dict.fromkeys(map(layer_of, values), 0.0)
     for name, value in values.items():
         totals[layer_of(name)] += float(value.sum(dtype=np.float64))
-    totals[NETWORK] = sum(totals.values())
+    totals[WHOLE] = sum(totals.values())
     return xr.DataArray(list(totals.values()), {"layer": list(totals)}, ["layer"])
 
 

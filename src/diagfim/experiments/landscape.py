@@ -294,20 +294,6 @@ def flatten(
     }
 
 
-def over_better(variance: xr.DataArray, name: str) -> xr.DataArray:
-    """Variance of the better of Î1 and Î2 in units of that of another estimator: its gain."""
-    better = variance.sel(estimator=["score", "hessian"]).min("estimator")
-    gain: xr.DataArray = better / variance.sel(estimator=name)
-    return gain
-
-
-def select(found: xr.Dataset, **labels: Any) -> xr.Dataset:
-    """The cells, or configurations, of a result of `flatten` that have these coordinates."""
-    dim = "cell" if "cell" in found.dims else "configuration"
-    keep = [found[key].values == value for key, value in labels.items()]
-    return found.isel({dim: np.logical_and.reduce(keep)})
-
-
 def kinks(settings: Settings, data: Images, replicate: int) -> xr.Dataset:
     """What becomes of Î2 when softened ReLUs, log(1 + exp(βz)) / β, tend to the ReLU.
 

@@ -4,8 +4,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diagfim.experiments.reading import CONTINUAL_NAMES, at_chosen, final, mean_and_error
 from diagfim.figures.style import TEXT_WIDTH, Draw, paper_style
-from diagfim.report.continual import NAMES, at_chosen, final, mean_and_error
 
 LOOKS = {
     "exact": ("#009E73", "o", "-"),
@@ -81,5 +81,5 @@ def _draw(axis: Axes, x: xr.DataArray, accuracy: xr.DataArray, method: str) -> N
         linestyle=style,
         capsize=1.5,
         elinewidth=0.8,
-        label=NAMES[method],
+        label=CONTINUAL_NAMES[method],
     )

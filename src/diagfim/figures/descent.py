@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from diagfim.experiments.descent import METHODS, WHOLE, along_chosen, leave_one_out
+from diagfim.experiments.reading import METHODS, WHOLE, along_chosen, leave_one_out
 from diagfim.figures.style import COLOURS, NAMES, TEXT_WIDTH, Draw, band, paper_style
 
 LOOKS = {

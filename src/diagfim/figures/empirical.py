@@ -4,7 +4,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from diagfim.experiments.frontier import NETWORK
+from diagfim.experiments.reading import WHOLE
 from diagfim.figures.style import COLOURS, NAMES, TEXT_WIDTH, Draw, band, layer_name, paper_style
 
 REFERENCES = {
@@ -41,7 +41,7 @@ def equal_error(groups: dict[str, xr.Dataset]) -> Figure:
             bottom.axhline(1, color="black", linewidth=0.6)
             bottom.set(xlabel="epoch", yscale="log")
             bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
-            top.set_title("whole network" if layer == NETWORK else layer_name(layer))
+            top.set_title("whole network" if layer == WHOLE else layer_name(layer))
         axes[0, 0].set_ylabel("relative distance,\ntraining images")
         axes[1, 0].set_ylabel("relative distance,\ntest images")
         axes[2, 0].set_ylabel("draws per input $N$\nof equal error")

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from diagfim.experiments.frontier import DRAWN, NETWORK
+from diagfim.experiments.reading import DRAWN, WHOLE
 from diagfim.figures.style import (
     COLOURS,
     INFORMATION,
@@ -35,14 +35,14 @@ def frontier(groups: dict[str, xr.Dataset]) -> Figure:
     error = groups["errors"]["squared_error"].mean("repetition") ** 0.5
     seconds = groups["seconds"]["seconds"].median(["repetition", "replicate"])
     layers = error["layer"].values
-    shown = [NETWORK, layers[0], layers[-2]]
+    shown = [WHOLE, layers[0], layers[-2]]
     with paper_style():
         figure = Figure((TEXT_WIDTH, 2.9))
         for axis, layer in zip(figure.subplots(1, 3, sharey=True), shown, strict=True):
             for estimator in LOOKS:
                 of = error.sel(layer=layer, estimator=estimator)
                 _curves(axis, of, seconds.sel(estimator=estimator), estimator)
-            name = "whole network" if layer == NETWORK else layer_name(layer)
+            name = "whole network" if layer == WHOLE else layer_name(layer)
             axis.set(title=name, xscale="log", yscale="log", xlabel="time of a call [s]")
             # Seldom more than a decade: powers of ten alone would leave the axis bare.
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

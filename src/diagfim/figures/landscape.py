@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
-from diagfim.experiments.landscape import over_better, select
+from diagfim.experiments.reading import over_better, select
 from diagfim.figures.style import (
     COLOURS,
     MARKERS,

@@ -2,22 +2,16 @@
 
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from diagfim.claims import Claim, Datasets
-
-NAMES = {
-    "none": "none",
-    "exact": "exact",
-    "subset": "exact, fewer inputs",
-    "score": "score-based, one draw",
-    "empirical": "empirical",
-    "batched": "batched",
-    "hessian": "Hessian-based, one draw",
-    "mixed": "mixed, one draw",
-}
-"""How tables and figures call a method."""
+from diagfim.experiments.reading import (
+    CONTINUAL_NAMES,
+    at_chosen,
+    chosen,
+    final,
+    mean_and_error,
+)
 
 CLOSE = 0.1
 """Share of the gap to no penalty within which methods count as equally good."""
@@ -40,46 +34,6 @@ def claims(groups: Datasets) -> list[Claim]:
     return []
 
 
-def chosen(penalised: xr.DataArray) -> xr.DataArray:
-    """The strength of every method and replicate that is best on average over the others.
-
-    Parameters
-    ----------
-    penalised : DataArray
-        Accuracies (replicate, estimator, strength, learnt, task).  A single replicate, which has no
-        others, chooses by itself.
-
-    Returns
-    -------
-    DataArray
-        Strengths (replicate, estimator).
-    """
-    last = final(penalised)
-    number = last.sizes["replicate"]
-    others = (last.sum("replicate") - last) / (number - 1) if number > 1 else last
-    return others.idxmax("strength")
-
-
-def final(accuracy: xr.DataArray) -> xr.DataArray:
-    """Mean over the tasks once the last one is learnt."""
-    return accuracy.isel(learnt=-1, drop=True).mean("task", skipna=False)
-
-
-def at_chosen(groups: Datasets) -> xr.DataArray:
-    """Accuracies (replicate, estimator, learnt, task) at the chosen strengths, and without any."""
-    penalised = groups["penalised"]["accuracy"]
-    best = penalised.sel(strength=chosen(penalised)).drop_vars("strength")
-    plain = groups["plain"]["accuracy"].expand_dims(estimator=["none"])
-    return xr.concat([plain, best], dim="estimator")
-
-
-def mean_and_error(values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Mean over the replicates and its standard error, NaN for a single one."""
-    number = values.sizes["replicate"]
-    error = values.std("replicate", ddof=1) if number > 1 else values.mean("replicate") * np.nan
-    return values.mean("replicate"), error / number**0.5
-
-
 def _result(groups: Datasets) -> dict[str, Any]:
     """Tables of one data set, and what follows from them."""
     accuracy = final(at_chosen(groups))
@@ -89,7 +43,7 @@ def _result(groups: Datasets) -> dict[str, Any]:
     published = groups["published"].isel(replicate=0)
     rows = []
     for method in methods:
-        row: dict[str, Any] = {"name": NAMES[method]}
+        row: dict[str, Any] = {"name": CONTINUAL_NAMES[method]}
         for key, values in (("accuracy", accuracy), ("difference", differences)):
             mean, error = mean_and_error(values.sel(estimator=method))
             row[key] = {"mean": float(mean), "error": float(error)}
@@ -108,7 +62,9 @@ def _result(groups: Datasets) -> dict[str, Any]:
         "rounding": float(
             groups["fisher"]["relative_error"].sel(estimator=["hessian", "mixed"]).max()
         ),
-        "beyond": [row["name"] for row in rows if row["beyond"] and row["name"] != NAMES["none"]],
+        "beyond": [
+            row["name"] for row in rows if row["beyond"] and row["name"] != CONTINUAL_NAMES["none"]
+        ],
         **_order(accuracy),
     }
 
@@ -133,7 +89,7 @@ def _fishers(fisher: xr.Dataset) -> list[dict[str, Any]]:
     return [
         {
             "key": str(name),
-            "name": NAMES[str(name)],
+            "name": CONTINUAL_NAMES[str(name)],
             **{
                 str(key): {
                     "median": float(one.median()),

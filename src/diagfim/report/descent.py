@@ -8,7 +8,7 @@ import xarray as xr
 from scipy import stats
 
 from diagfim.claims import Claim, Datasets
-from diagfim.experiments.descent import METHODS, WHOLE, along_chosen, leave_one_out
+from diagfim.experiments.reading import METHODS, WHOLE, along_chosen, leave_one_out
 from diagfim.latex import Tex
 
 CONFIDENCE = 0.95

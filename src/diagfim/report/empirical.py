@@ -5,8 +5,7 @@ from typing import Any
 import xarray as xr
 
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
-from diagfim.experiments.empirical import REFERENCES
-from diagfim.experiments.frontier import NETWORK
+from diagfim.experiments.reading import REFERENCES, WHOLE
 
 NAMES = {
     "empirical": "empirical Fisher",
@@ -65,12 +64,13 @@ def biased(groups: Datasets) -> Claim:
         f"first epoch: {first}; last: {last}; labels of the model: {float(control.max()):.2g} at "
         "most, which is passed at some epoch",
         ours.max(["set", "epoch"]) > float(control.max()),
+        "Sec. 6",
     )
 
 
 def closer(groups: Datasets) -> Claim:
     """The distance shrinks as the network learns."""
-    distance = groups["comparison"]["distance"].sel(reference="empirical", layer=NETWORK)
+    distance = groups["comparison"]["distance"].sel(reference="empirical", layer=WHOLE)
     return _shrinks(
         "As the network learns, the empirical Fisher comes closer to the information.",
         distance,
@@ -79,7 +79,7 @@ def closer(groups: Datasets) -> Claim:
 
 def relatively_closer(groups: Datasets) -> Claim:
     """The distance shrinks in units of the information."""
-    comparison = groups["comparison"].sel(layer=NETWORK)
+    comparison = groups["comparison"].sel(layer=WHOLE)
     distance = comparison["distance"].sel(reference="empirical") / comparison["fisher_norm"]
     return _shrinks("The same, relative to the information.", distance)
 
@@ -91,7 +91,7 @@ def beyond_sampling(groups: Datasets) -> xr.DataArray:
     -------
     DataArray, (replicate, set, epoch, reference)
     """
-    draws = groups["comparison"]["equal_draws"].sel(estimator="score", layer=NETWORK)
+    draws = groups["comparison"]["equal_draws"].sel(estimator="score", layer=WHOLE)
     return draws**-0.5
 
 
@@ -107,6 +107,7 @@ def _shrinks(statement: str, distance: xr.DataArray) -> Claim:
         statement,
         f"distance, first to last epoch, decided on training images: {steps}",
         ratio.sel(set="train", drop=True) < 1,
+        "Sec. 6",
     )
 
 
@@ -114,7 +115,7 @@ _IMAGES = {"train": "training images", "test": "test images"}
 
 
 def _row(one: xr.Dataset, half: str, reference: str, epoch: int) -> dict[str, Any]:
-    here = one.isel(epoch=epoch).sel(layer=NETWORK)
+    here = one.isel(epoch=epoch).sel(layer=WHOLE)
     score, hessian = (here["equal_draws"].sel(estimator=e) for e in ("score", "hessian"))
     return {
         "images": _IMAGES[half].removesuffix(" images"),
@@ -132,7 +133,7 @@ def _row(one: xr.Dataset, half: str, reference: str, epoch: int) -> dict[str, An
 def _by_layer(last: xr.Dataset, layer: str) -> dict[str, Any]:
     """Draws of equal error after the last epoch: rows by layer, columns by images and reference."""
     return {
-        "layer": "network" if layer == NETWORK else layer.removeprefix("dense"),
+        "layer": "network" if layer == WHOLE else layer.removeprefix("dense"),
         "cells": [
             float(
                 last["equal_draws"].sel(set=half, reference=reference, estimator=estimator).median()

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from diagfim.arrays import ALL
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
-from diagfim.experiments.frontier import NETWORK
+from diagfim.experiments.reading import WHOLE
 from diagfim.latex import Tex, grouped, scientific
-from diagfim.planning import ALL
-from diagfim.variances import UNBIASED
 
 NAMES = {
     "score": Tex(r"\(\Ione\)"),
@@ -28,7 +27,7 @@ def contents(groups: Datasets) -> dict[str, Any]:
     errors = groups["errors"]
     ratio = agreement(errors)
     bias = errors["squared_bias"] ** 0.5
-    layers = [layer for layer in errors["layer"].values if layer != NETWORK]
+    layers = [layer for layer in errors["layer"].values if layer != WHOLE]
     over_time = equal_time(groups)
     most = errors.isel(inputs=-1, draws=0).mean(["repetition", "replicate"])
     return {
@@ -39,8 +38,8 @@ def contents(groups: Datasets) -> dict[str, Any]:
                 "name": name,
                 "ratio": float(one.mean()),
                 "error": float(one.std(ddof=1) / np.sqrt(one.size)),
-                "measured": float(at["squared_error"].sel(layer=NETWORK) ** 0.5),
-                "predicted": float(at["predicted_squared_error"].sel(layer=NETWORK) ** 0.5),
+                "measured": float(at["squared_error"].sel(layer=WHOLE) ** 0.5),
+                "predicted": float(at["predicted_squared_error"].sel(layer=WHOLE) ** 0.5),
             }
             for estimator, name in NAMES.items()
             for one, at in [(ratio.sel(estimator=estimator), most.sel(estimator=estimator))]
@@ -58,7 +57,7 @@ def contents(groups: Datasets) -> dict[str, Any]:
         "microseconds": [
             {"name": NAMES[estimator], "value": float(1e6 * each.sel(estimator=estimator))}
             for each in [seconds_per_input(groups).isel(draws=0).median("replicate")]
-            for estimator in UNBIASED
+            for estimator in groups["plan"]["estimator"].values
         ],
     }
 
@@ -76,6 +75,7 @@ def claims(groups: Datasets) -> list[Claim]:
             "error is below that of Î1 in some layer.",
             f"error of Î2 over that of Î1 in the same time, by layer: {by_layer}",
             (ratio < 1).any("layer"),
+            "Sec. 3",
         )
     ]
 
@@ -142,7 +142,7 @@ def plan_table(groups: Datasets) -> list[dict[str, Any]]:
         {
             "layer": _layer(layer),
             "name": NAMES[estimator],
-            "first": estimator == UNBIASED[0],
+            "first": k == 0,
             "cells": [
                 cell
                 for quantity in ("draws_per_input", "number_of_inputs")
@@ -153,7 +153,7 @@ def plan_table(groups: Datasets) -> list[dict[str, Any]]:
             ],
         }
         for layer in plan["layer"].values
-        for estimator in UNBIASED
+        for k, estimator in enumerate(plan["estimator"].values)
         for one in [plan.sel(layer=layer, estimator=estimator)]
     ]
 
@@ -169,4 +169,4 @@ def _count(value: float) -> Tex:
 
 
 def _layer(layer: str) -> str:
-    return {NETWORK: "network", ALL: "every"}.get(layer, str(layer).removeprefix("dense"))
+    return {WHOLE: "network", ALL: "every"}.get(layer, str(layer).removeprefix("dense"))

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
-from diagfim.experiments.landscape import over_better, select
+from diagfim.experiments.reading import over_better, select
 
 MARGIN = 1.01
 """Gain below which a choice by layer is called no gain."""
