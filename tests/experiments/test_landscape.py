@@ -10,6 +10,7 @@ from torch.func import functional_call, jacrev, vmap
 import diagfim
 from diagfim.errors import UserError
 from diagfim.experiments import landscape as experiment
+from diagfim.experiments import reading
 from diagfim.figures.landscape import FIGURES
 from diagfim.figures.style import save
 from diagfim.latex import escape
@@ -144,7 +145,7 @@ def test_cells_are_the_layers_of_every_configuration(groups):
     assert networks.sizes["configuration"] == 3 * 3 + 1
     assert layers.sizes["cell"] == 3 * (2 + 3 + 3) + 5
     assert int(layers["last"].sum()) == networks.sizes["configuration"]
-    assert list(experiment.select(layers, network="lenet")["layer"].values) == [
+    assert list(reading.select(layers, network="lenet")["layer"].values) == [
         "conv1",
         "conv2",
         "dense1",
@@ -152,8 +153,8 @@ def test_cells_are_the_layers_of_every_configuration(groups):
         "dense3",
     ]
     assert int(networks["base"].sum()) == 3
-    total = experiment.select(layers, network="lenet")["summed_draw_variance"].sum("cell")
-    whole = experiment.select(networks, network="lenet")["summed_draw_variance"]
+    total = reading.select(layers, network="lenet")["summed_draw_variance"].sum("cell")
+    whole = reading.select(networks, network="lenet")["summed_draw_variance"]
     np.testing.assert_allclose(
         total, whole.sel(estimator=total["estimator"]).isel(configuration=0), rtol=1e-12
     )
@@ -182,9 +183,9 @@ def test_a_configuration_is_the_same_in_any_grid(groups):
     torch.rand(3)  # the state of the global generator does not matter
     found = experiment.landscape(alone, {"one": images()}, 1)
     again = experiment.flatten(found, SETTINGS["base"])["layers"]
-    again = experiment.select(again, activation="tanh")
+    again = reading.select(again, activation="tanh")
     whole = groups["layers"].isel(replicate=1)
-    whole = experiment.select(whole, activation="tanh", network="mlp")
+    whole = reading.select(whole, activation="tanh", network="mlp")
     xr.testing.assert_identical(again, whole.drop_vars("replicate", errors="ignore"))
 
 
@@ -263,7 +264,7 @@ def test_contents(groups):
         ("LeNet", "tanh"),
     ]
     tanh = found["rows"][1]
-    one = experiment.select(groups["networks"], base=True, activation="tanh").isel(epoch=-1)
+    one = reading.select(groups["networks"], base=True, activation="tanh").isel(epoch=-1)
     noise = (one["summed_draw_variance"] / one["summed_fisher_squared"]) ** 0.5
     assert tanh["noise"]["score"]["median"] == pytest.approx(
         float(noise.sel(estimator="score").median())
@@ -275,10 +276,10 @@ def test_contents(groups):
 
 def test_claims(groups):
     found = {claim.source: claim for claim in claims(groups)}
-    assert found["Remark 4.4, Section 5"].verdict == "reproduced"
-    assert "60 of 60 last layers" not in found["Remark 4.4, Section 5"].statistic
-    assert "40 of 40 last layers" in found["Remark 4.4, Section 5"].statistic
-    assert found["Equations 2 and 3"].verdict == "corrected"
+    assert found["Rem. 4.4, Sec. 5"].verdict == "reproduced"
+    assert "60 of 60 last layers" not in found["Rem. 4.4, Sec. 5"].statistic
+    assert "40 of 40 last layers" in found["Rem. 4.4, Sec. 5"].statistic
+    assert found["Eqs. 2, 3, Sec. 7"].verdict == "corrected"
     for claim in found.values():
         escape(claim.statement + claim.statistic).encode("latin-1")
 
@@ -301,7 +302,7 @@ def test_claims_can_fail(groups):
     def noise_in_last(layers):
         layers["summed_draw_variance"].loc[{"estimator": "hessian"}] = 1.0
 
-    assert verdict(bent(groups, "layers", noise_in_last), "Remark 4.4, Section 5", "In") == (
+    assert verdict(bent(groups, "layers", noise_in_last), "Rem. 4.4, Sec. 5", "In") == (
         "not reproduced"
     )
 
@@ -310,16 +311,16 @@ def test_claims_can_fail(groups):
         better = variance.sel(estimator=["score", "hessian"]).min("estimator")
         variance.loc[{"estimator": "layer choice"}] = better
 
-    assert verdict(bent(groups, "networks", no_gain), "Section 7", "Using") == "not reproduced"
+    assert verdict(bent(groups, "networks", no_gain), "Sec. 7", "Using") == "not reproduced"
 
     def same_everywhere(layers):
         layers["summed_draw_variance"].loc[{"estimator": "score"}] = 1.0
         layers["summed_draw_variance"].loc[{"estimator": "hessian"}] = 2.0
 
     changed = bent(groups, "layers", same_everywhere)
-    assert verdict(changed, "Section 5", "How") == "not reproduced"
+    assert verdict(changed, "Sec. 5", "How") == "not reproduced"
 
     def noisy_relu(kinks):
         kinks["hessian_deviation"][:] = 0.1
 
-    assert verdict(bent(groups, "kinks", noisy_relu), "Equations 2 and 3", "Î2") == "reproduced"
+    assert verdict(bent(groups, "kinks", noisy_relu), "Eqs. 2, 3, Sec. 7", "Î2") == "reproduced"

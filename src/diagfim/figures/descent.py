@@ -3,7 +3,7 @@
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from diagfim.experiments.reading import METHODS, WHOLE, along_chosen, leave_one_out
 from diagfim.figures.style import COLOURS, NAMES, TEXT_WIDTH, Draw, band, paper_style
@@ -49,6 +49,7 @@ def losses(groups: dict[str, xr.Dataset]) -> Figure:
         for axis in axes[:, 0]:
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("{x:g}")
+            axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
         return figure

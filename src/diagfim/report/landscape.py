@@ -43,10 +43,10 @@ def contents(groups: Datasets) -> dict[str, Any]:
 def claims(groups: Datasets) -> list[Claim]:
     """Claims of the paper that the experiment decides."""
     found = (
-        (depends_on_activation, "Section 5"),
-        (one_for_all, "Section 7"),
-        (last_layer, "Remark 4.4, Section 5"),
-        (relu, "Equations 2 and 3"),
+        (depends_on_activation, "Sec. 5"),
+        (one_for_all, "Sec. 7"),
+        (last_layer, "Rem. 4.4, Sec. 5"),
+        (relu, "Eqs. 2, 3, Sec. 7"),
     )
     return [replace(claim(groups), source=source) for claim, source in found]
 
