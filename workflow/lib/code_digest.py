@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 ROOTS = (ROOT / "src", ROOT / "workflow" / "scripts")
 
 
+@cache
 def digest(script: Path) -> str:
     """SHA-256 over the meaning of a script and of all project modules that it imports."""
     total = hashlib.sha256()

@@ -42,8 +42,14 @@ ACCUMULATOR = f"{REPLICATE}/accumulators/epoch-{{epoch}}.safetensors"
 
 
 def code(script):
-    """Digest of a script and of all project code that it imports: reruns follow the formulas."""
-    return digest(Path(workflow.basedir) / "workflow" / "scripts" / script)
+    """Params function: digest of a script and of all project code that it imports.
+
+    So reruns follow the formulas.  A function, for every job is a process that reads all rules, and
+    needs the digest of its own.
+    """
+    return lambda wildcards: digest(
+        Path(workflow.basedir) / "workflow" / "scripts" / script
+    )
 
 
 def archives(wildcards):

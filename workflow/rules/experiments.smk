@@ -70,7 +70,7 @@ rule experiment:
             **config["experiments"][wildcards.experiment],
             **(STUDIED if wildcards.experiment in OF_THE_STUDY else {}),
         },
-        code=lambda wildcards: code(f"{wildcards.experiment}.py"),
+        code=lambda wildcards: code(f"{wildcards.experiment}.py")(wildcards),
     script:
         "../scripts/{wildcards.experiment}.py"
 
