@@ -1,10 +1,5 @@
 # Experiments beside the networks of the paper: a job per replicate, then gathered, then drawn.
 
-EXPERIMENTS = {
-    name: settings
-    for name, settings in config["experiments"].items()
-    if settings["enabled"]
-}
 EXPERIMENT_FIGURES = {
     "toy": ["figure-1", "figures-2-4", "readings", "sensitivity"],
     "regression": ["noise", "training"],
@@ -15,6 +10,9 @@ EXPERIMENT_FIGURES = {
     "descent": ["descent", "descent-noise"],
     "continual": ["continual"],
 }
+EXPERIMENTS = [
+    name for name in EXPERIMENT_FIGURES if config["experiments"][name]["enabled"]
+]
 EXPERIMENT_FIGURE = f"{RESULTS}/figures/experiments/{{experiment}}/{{figure}}"
 # Some look at the study's first network; of the others all but the toy train on images themselves.
 OF_THE_STUDY = ("population", "frontier", "empirical")
@@ -57,7 +55,7 @@ rule experiment:
     log:
         f"{RESULTS}/logs/experiment/{{experiment}}-{{replicate}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/experiment/{{experiment}}-{{replicate}}.tsv"
+        f"{RESULTS}/benchmarks/{{experiment}}/{{replicate}}.tsv"
     conda:
         "../../environment.yml"
     threads: lambda wildcards: 2 if wildcards.experiment in TIMED else 1

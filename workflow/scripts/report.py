@@ -71,7 +71,14 @@ with job(snakemake):
         family_level=comparison.FAMILY_LEVEL,
         normal_kurtosis=comparison.NORMAL_KURTOSIS,
         slack=comparison.BOUND_SLACK,
-        configuration=latex.Tex(yaml.safe_dump(dict(snakemake.params.config), sort_keys=False)),
+        configuration=latex.Tex(
+            yaml.safe_dump(
+                dict(snakemake.params.config),
+                sort_keys=False,
+                default_flow_style=None,
+                width=120,
+            )
+        ),
         versions=[*versions, Path(snakemake.input.tex).read_text(encoding="utf-8").strip()],
         **{key: settings[key] for key in ("seed", "training", "fixed", "joint")},
     )
