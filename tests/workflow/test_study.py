@@ -258,8 +258,9 @@ def test_a_bad_configuration_is_one_line_and_leaves_nothing(tmp_path):
     assert not project.results.exists()
 
 
-def test_the_full_study_plans(finished):
-    run = finished.snakemake("--dry-run", "--configfile", "config/config.yaml")
+@pytest.mark.parametrize("name", ["config", "extended"])
+def test_the_full_study_plans(finished, name):
+    run = finished.snakemake("--dry-run", "--configfile", f"config/{name}.yaml")
     assert run.returncode == 0, run.stderr
     assert "joint_estimates" in run.stdout
 
@@ -314,3 +315,23 @@ def test_the_report_follows_a_result_that_is_changed(finished):
     assert run.returncode == again.returncode == 0, run.stderr[-4000:]
     assert "12.35" in text
     assert f"accuracy {old}" not in text
+
+
+def fonts_of(resources):
+    """Descriptors of every font of a page, those of the figures on it included."""
+    for font in resources.get("/Font", {}).values():
+        one = font.get_object()
+        inner = one["/DescendantFonts"][0].get_object() if "/DescendantFonts" in one else one
+        yield inner["/FontDescriptor"].get_object() if "/FontDescriptor" in inner else {}
+    for form in resources.get("/XObject", {}).values():
+        one = form.get_object()
+        if "/Resources" in one:
+            yield from fonts_of(one["/Resources"].get_object())
+
+
+def test_every_font_of_the_report_is_embedded(finished):
+    reader = pypdf.PdfReader(finished.results / "paper" / "report.pdf")
+    found = [font for page in reader.pages for font in fonts_of(page["/Resources"].get_object())]
+    assert len(found) > 100
+    for font in found:
+        assert {"/FontFile", "/FontFile2", "/FontFile3"} & set(font), font

@@ -12,6 +12,7 @@ from diagfim.experiments.reading import (
     final,
     mean_and_error,
 )
+from diagfim.report.summaries import spread
 
 CLOSE = 0.1
 """Share of the gap to no penalty within which methods count as equally good."""
@@ -90,14 +91,7 @@ def _fishers(fisher: xr.Dataset) -> list[dict[str, Any]]:
         {
             "key": str(name),
             "name": CONTINUAL_NAMES[str(name)],
-            **{
-                str(key): {
-                    "median": float(one.median()),
-                    "least": float(one.min()),
-                    "greatest": float(one.max()),
-                }
-                for key, one in fisher.sel(estimator=name).data_vars.items()
-            },
+            **{str(key): spread(one) for key, one in fisher.sel(estimator=name).data_vars.items()},
         }
         for name in fisher["estimator"].values
     ]

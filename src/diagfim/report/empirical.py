@@ -6,6 +6,7 @@ import xarray as xr
 
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
 from diagfim.experiments.reading import REFERENCES, WHOLE
+from diagfim.report.summaries import spread
 
 NAMES = {
     "empirical": "empirical Fisher",
@@ -122,7 +123,7 @@ def _row(one: xr.Dataset, half: str, reference: str, epoch: int) -> dict[str, An
         "name": NAMES[reference],
         "first": epoch == int(reference == "adam"),
         "epoch": int(here["epoch"]),
-        "relative": _spread(here["distance"] / here["fisher_norm"]),
+        "relative": spread(here["distance"] / here["fisher_norm"]),
         "trace": float(here["trace_ratio"].median()),
         "correlation": float(here["rank_correlation"].median()),
         "score": float(score.median()),
@@ -142,12 +143,4 @@ def _by_layer(last: xr.Dataset, layer: str) -> dict[str, Any]:
             for reference in ("empirical", "adam")
             for estimator in ("score", "hessian")
         ],
-    }
-
-
-def _spread(values: xr.DataArray) -> dict[str, float]:
-    return {
-        "middle": float(values.median()),
-        "least": float(values.min()),
-        "greatest": float(values.max()),
     }

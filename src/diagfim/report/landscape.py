@@ -8,6 +8,7 @@ import xarray as xr
 
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
 from diagfim.experiments.reading import over_better, select
+from diagfim.report.summaries import spread
 
 MARGIN = 1.01
 """Gain below which a choice by layer is called no gain."""
@@ -153,11 +154,7 @@ def _gain(networks: xr.Dataset, name: str) -> xr.DataArray:
 def _spread(values: xr.DataArray) -> dict[str, float]:
     """Median over everything, and extremes over replicates of each replicate's median."""
     typical = values.median([dim for dim in values.dims if dim != "replicate"])
-    return {
-        "median": float(typical.median()),
-        "least": float(typical.min()),
-        "greatest": float(typical.max()),
-    }
+    return spread(typical)
 
 
 def _rows(groups: Datasets, dataset: str) -> list[dict[str, Any]]:

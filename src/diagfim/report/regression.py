@@ -7,6 +7,7 @@ import xarray as xr
 
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
 from diagfim.comparison import BOUND_SLACK, family_limit
+from diagfim.report.summaries import spread
 
 
 def contents(groups: Datasets) -> dict[str, Any]:
@@ -16,8 +17,8 @@ def contents(groups: Datasets) -> dict[str, Any]:
     equality, rows = groups["equality"], layer_table(groups)
     return {
         "replicates": training.sizes["replicate"],
-        "error": {"first": _spread(first["angle_error"]), "last": _spread(last["angle_error"])},
-        "fitted": _spread(last["noise_deviation"]),
+        "error": {"first": spread(first["angle_error"]), "last": spread(last["angle_error"])},
+        "fitted": spread(last["noise_deviation"]),
         "rows": rows,
         "hidden_rows": rows[:-1],
         "agreement": agreement_table(groups["draws"]),
@@ -142,14 +143,6 @@ def no_estimator_for_all_layers(groups: Datasets) -> Claim:
         f"share of the parameters with V2 < V1 at the fitted noise, by layer: {by_layer}",
         (share.min("layer") < 0.5) & (share.max("layer") > 0.5),
     )
-
-
-def _spread(values: xr.DataArray) -> dict[str, float]:
-    return {
-        "median": float(values.median()),
-        "least": float(values.min()),
-        "greatest": float(values.max()),
-    }
 
 
 def _share(mean: xr.Dataset, level: str, estimator: str) -> float:

@@ -8,6 +8,7 @@ import xarray as xr
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
 from diagfim.comparison import family_limit
 from diagfim.latex import Tex
+from diagfim.report.summaries import spread
 
 MISPRINTS = [
     {
@@ -35,7 +36,7 @@ def contents(groups: Datasets) -> dict[str, Any]:
     mean, change = _excess(groups), groups["grid"]["loss_change"]
     scores = abs(groups["draws"]["distance_z"])
     along_pass = mean.sel(reading="pass")
-    spread = along_pass.max("start") / along_pass.min("start") - 1
+    starts = along_pass.max("start") / along_pass.min("start") - 1
     return {
         "replicates": mean.sizes["replicate"],
         "models": [_of_model(groups, str(model)) for model in mean["model"].values],
@@ -44,7 +45,7 @@ def contents(groups: Datasets) -> dict[str, Any]:
                 "model": str(model),
                 "reading": str(reading),
                 **{
-                    name: summary(_ratio(_main(groups, of)).sel(model=model, reading=reading))
+                    name: spread(_ratio(_main(groups, of)).sel(model=model, reading=reading))
                     for name, of in (("excess", mean), ("change", change))
                 },
             }
@@ -62,7 +63,7 @@ def contents(groups: Datasets) -> dict[str, Any]:
             for damping in mean["damping"].values
         ],
         "grid_cells": mean.sizes["start"] * mean.sizes["replicate"],
-        "start_spread": float(spread.sel(damping=_damping(groups)).max()),
+        "start_spread": float(starts.sel(damping=_damping(groups)).max()),
         "check": {
             "tests": scores.size,
             "largest": float(scores.max(skipna=False)),
@@ -141,16 +142,16 @@ def _of_model(groups: Datasets, model: str) -> dict[str, Any]:
     return {
         "name": model,
         "variance": {
-            str(name): summary(variance.sel(estimator=name).median("epoch"))
+            str(name): spread(variance.sel(estimator=name).median("epoch"))
             for name in variance["estimator"].values
         },
-        "variance_ratio": summary(ratio),
+        "variance_ratio": spread(ratio),
         "lower": float(lower.mean()),
         "excess": {
-            str(name): summary(excess.sel(estimator=name)) for name in excess["estimator"].values
+            str(name): spread(excess.sel(estimator=name)) for name in excess["estimator"].values
         },
-        "loss": {str(name): summary(points.sel(point=name)) for name in points["point"].values},
-        "fitted_excess": summary(points.sel(point="fitted") - points.sel(point="least")),
+        "loss": {str(name): spread(points.sel(point=name)) for name in points["point"].values},
+        "fitted_excess": spread(points.sel(point="fitted") - points.sel(point="least")),
     }
 
 
@@ -160,18 +161,9 @@ def _of_cell(mean: xr.DataArray, change: xr.DataArray, model: str) -> dict[str, 
     for reading in mean["reading"].values:
         for name, of in (("excess", mean), ("change", change)):
             ratio = _ratio(of).sel(model=model, reading=reading)
-            found[f"{reading}_{name}"] = summary(ratio)["median"]
+            found[f"{reading}_{name}"] = spread(ratio)["median"]
             found[f"{reading}_{name}_holds"] = float((ratio > 1).mean())
     return found
-
-
-def summary(values: xr.DataArray) -> dict[str, float]:
-    """Median and extremes."""
-    return {
-        "median": float(values.median()),
-        "least": float(values.min()),
-        "greatest": float(values.max()),
-    }
 
 
 def _excess(groups: Datasets) -> xr.DataArray:
