@@ -61,6 +61,8 @@ def gathered(replicates=3):
             "normal_tests": (90 * checks).astype(int),
             "normal_beyond": (0 * checks).astype(int),
             "normal_largest": 3.0 * checks,
+            "other_labels": full(np.full((len(EPOCHS), 1, 3), 1e5), "epoch", "input", "draws")
+            * (counted.isel(layer=0, drop=True) > 0),
             "position": (("replicate", "input"), 7 + np.arange(replicates)[:, None]),
         }
     )

@@ -195,3 +195,21 @@ def test_activations_differ_where_replicates_do_not_overlap():
     other["fixed"] = other["fixed"].assign(bound_variance=2 * other["fixed"]["bound_variance"])
     assert claims.tightness_by_activation({"a": one, "b": other}).verdict == "reproduced"
     assert "b: V1: 100" in claims.tightness_by_activation({"a": one, "b": other}).statistic
+
+
+def test_slopes_rest_on_variances_that_are_known():
+    """One input whose rare labels were hardly drawn has no say; alone, it decides nothing."""
+    datasets = bent("fixed", "empirical_variance", {"replicate": 1, "draws": 100}, 3.0)
+    fixed = datasets["fixed"]
+    rare = fixed["other_labels"].copy()
+    rare.loc[{"replicate": 1, "epoch": slice(2, None)}] = 10.0
+    datasets["fixed"] = fixed.assign(other_labels=rare)
+    assert verdict(claims.inverse_in_draws, datasets) == "not reproduced"
+    datasets = gathered()
+    variance = datasets["fixed"]["empirical_variance"].copy()
+    where = {"replicate": 1, "epoch": 5, "draws": 100}
+    variance.loc[where] = variance.loc[where] * 1e6
+    datasets["fixed"] = datasets["fixed"].assign(
+        empirical_variance=variance, other_labels=0 * datasets["fixed"]["other_labels"]
+    )
+    assert verdict(claims.inverse_in_draws, datasets) == "not reproduced"

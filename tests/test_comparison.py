@@ -315,6 +315,7 @@ def study(tmp_path_factory):
             where,
             coords=at,
             **{name: (where, value) for name, value in eigenvalues.items()},
+            probabilities=((*where, "label_value"), sigmas),
         ),
         "joint moments": tree("joint-moments.nc", *stacked(joint), ("epoch",)),
         "joint estimates": tree(
@@ -562,6 +563,15 @@ def test_estimates_of_another_number_of_draws_are_found(study):
     trees = (study[name] for name in ("moments", "estimates", "bounds"))
     found = compare_fixed(*trees, FIXED_DRAWS[-1] // 2, FIXED_REPETITIONS)
     assert np.all(found["beyond"].sel(statistic="variance", estimator="score") > 0)
+
+
+def test_expected_draws_of_other_labels(study):
+    """N S (1 − max σ), which loses no more than eps / (1 − max σ) at these networks."""
+    found = fixed_comparison(study)["other_labels"]
+    sigma = study["bounds"].to_dataset()["probabilities"]
+    for n in FIXED_DRAWS:
+        expected = n * FIXED_REPETITIONS * (1 - sigma.max("label_value"))
+        np.testing.assert_allclose(found.sel(draws=n), expected, rtol=1e-12)
 
 
 def test_a_constant_that_is_off_is_found(study):

@@ -101,6 +101,7 @@ LONG_NAMES = {
     "normal_largest": "largest deviation of the nearly normal tests, in standard errors",
     "normal_tests": "number of tests with a nearly normal law",
     "number_of_inputs": "number of inputs",
+    "other_labels": "expected number of draws of labels but the likeliest, all repetitions",
     "outputs": "network outputs, the logits",
     "parameter_variance": "layer average of the variance of the estimates over the repetitions",
     "parameters": "number of parameters",

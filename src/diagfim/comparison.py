@@ -214,9 +214,10 @@ def compare_fixed(
         By layer, epoch and input.  Averages over the parameters of a layer: ``fisher``,
         ``exact_variance``, ``bound_fisher`` and ``bound_variance`` (per draw), ``empirical_fisher``
         and ``empirical_variance`` (by N), ``layer_z`` (deviation of the layer's mean estimate in
-        standard errors).  Counts over its parameters: the fields of `Agreement` for the means and
-        the variances, ``bounds_checked``, ``bounds_broken`` and ``tightest``; ``score_better`` is
-        the share of the parameters that have a variance for which V1 < V2.
+        standard errors); ``other_labels``, how many draws of another label than the likeliest all
+        repetitions are expected to hold.  Counts over its parameters: the fields of `Agreement` for
+        the means and the variances, ``bounds_checked``, ``bounds_broken`` and ``tightest``;
+        ``score_better`` is the share of the parameters that have a variance for which V1 < V2.
     """
     exact, empirical, norms = (one["layers"].to_dataset() for one in (moments, estimates, bounds))
     pairs = [_eigenvalues(bounds, kind) for kind in BOUNDS]
@@ -248,6 +249,7 @@ def compare_fixed(
             "empirical_fisher": empirical["layer_mean"],
             "empirical_variance": empirical["parameter_variance"],
             "layer_z": (deviation / layer_error).where(layer_error > 0, 0.0),
+            "other_labels": _other_labels(bounds) * empirical["draws"] * repetitions,
         }
     )
     per_layer = [
@@ -298,6 +300,13 @@ def compare_joint(
         _joint_checks(moments, estimates, layer, draws, repetitions) for layer in _layers(moments)
     ]
     return averages.merge(xr.concat(per_layer, dim=averages["layer"].variable))
+
+
+def _other_labels(bounds: xr.DataTree) -> xr.DataArray:
+    """Probability of all labels but the likeliest, by epoch and input; no 1 − σ, which cancels."""
+    sigma: xr.DataArray = bounds.to_dataset()["probabilities"]
+    ordered = np.sort(sigma.transpose(..., "label_value").values, axis=-1)
+    return sigma.isel(label_value=0, drop=True).copy(data=ordered[..., :-1].sum(axis=-1))
 
 
 def _layers(tree: xr.DataTree) -> list[list[str]]:
