@@ -249,7 +249,7 @@ def test_missing_tex_is_one_line_before_any_long_work(tmp_path):
 
 def test_a_bad_configuration_is_one_line_and_leaves_nothing(tmp_path):
     project = copy_project(tmp_path)
-    edit(project.root / "tiny.yaml", "epochs: 2", "epochs: -2")
+    edit(project.root / "tiny.yaml", "\n  epochs: 2\n", "\n  epochs: -2\n")
     run = project.snakemake("--cores", "1")
     assert run.returncode != 0
     lines = [line for line in run.stderr.splitlines() if "config:" in line]

@@ -23,7 +23,7 @@ rule bounds:
         "../scripts/bounds.py"
 
 
-# The eigenvalues at every test input, after the last epoch: each proven, not only searched for.
+# The eigenvalues over the test set, after the last epoch: each proven, not only searched for.
 
 
 rule spectra:

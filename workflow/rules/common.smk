@@ -75,6 +75,58 @@ def of_network(**more):
     }
 
 
+def over_the_test_set(wildcards):
+    """What the comparison of joint draws rests on, for the networks that have them."""
+    if not NETWORKS[wildcards.network]["test_set"]:
+        return {}
+    return {
+        "moments": rules.joint_moments.output[0],
+        "joint": rules.joint_estimates.output[0],
+    }
+
+
+def of_replicates(name, networks):
+    """The files of a name, by network."""
+    return {
+        network: expand(f"{REPLICATE}/{name}.nc", network=network, replicate=REPLICATES)
+        for network in networks
+    }
+
+
+def experiment_files(wildcards):
+    """What an experiment reads: images, and checkpoints of the study's networks."""
+    name, replicate = wildcards.experiment, wildcards.replicate
+    settings = config["experiments"][name]
+    files = {}
+    if "datasets" in settings:
+        files["images"] = [
+            f"{RESULTS}/data/{dataset}.nc" for dataset in settings["datasets"]
+        ]
+    if name in OF_THE_STUDY:
+        files["images"] = [f"{RESULTS}/data/{NETWORKS[MEASURED]['dataset']}.nc"]
+        epochs = settings.get("epochs", [max(EPOCHS)])
+        files["checkpoints"] = expand(
+            CHECKPOINT, network=MEASURED, replicate=replicate, epoch=epochs
+        )
+        if name == "empirical":
+            files["accumulators"] = expand(
+                ACCUMULATOR,
+                network=MEASURED,
+                replicate=replicate,
+                epoch=[epoch for epoch in epochs if epoch],
+            )
+    return files
+
+
+def experiment_figures(format):
+    """Every figure of the experiments that are switched on, in a format."""
+    return [
+        f"{RESULTS}/figures/experiments/{name}/{figure}.{format}"
+        for name in EXPERIMENTS
+        for figure in EXPERIMENT_FIGURES[name]
+    ]
+
+
 def failures():
     """Users' mistakes that the jobs of this run have logged, a line each."""
     for path in sorted(Path(RESULTS, "logs").rglob("*.log")):

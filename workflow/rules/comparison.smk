@@ -1,16 +1,6 @@
 # Empirical against exact against bound: per replicate, then gathered.
 
 
-def over_the_test_set(wildcards):
-    """What the comparison of joint draws rests on, for the networks that have them."""
-    if not NETWORKS[wildcards.network]["test_set"]:
-        return {}
-    return {
-        "moments": rules.joint_moments.output[0],
-        "joint": rules.joint_estimates.output[0],
-    }
-
-
 rule comparison:
     input:
         unpack(over_the_test_set),
@@ -41,14 +31,6 @@ rule comparison:
         code=code("comparison.py"),
     script:
         "../scripts/comparison.py"
-
-
-def of_replicates(name, networks):
-    """The files of a name, by network."""
-    return {
-        network: expand(f"{REPLICATE}/{name}.nc", network=network, replicate=REPLICATES)
-        for network in networks
-    }
 
 
 COMPARISONS = of_replicates("comparison", NETWORKS)

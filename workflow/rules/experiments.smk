@@ -22,31 +22,6 @@ STUDIED = {"network": NETWORKS[MEASURED], "training": config["training"]}
 TIMED = ("frontier",)
 
 
-def experiment_files(wildcards):
-    """What an experiment reads: images, and checkpoints of the study's networks."""
-    name, replicate = wildcards.experiment, wildcards.replicate
-    settings = config["experiments"][name]
-    files = {}
-    if "datasets" in settings:
-        files["images"] = [
-            f"{RESULTS}/data/{dataset}.nc" for dataset in settings["datasets"]
-        ]
-    if name in OF_THE_STUDY:
-        files["images"] = [f"{RESULTS}/data/{NETWORKS[MEASURED]['dataset']}.nc"]
-        epochs = settings.get("epochs", [max(EPOCHS)])
-        files["checkpoints"] = expand(
-            CHECKPOINT, network=MEASURED, replicate=replicate, epoch=epochs
-        )
-        if name == "empirical":
-            files["accumulators"] = expand(
-                ACCUMULATOR,
-                network=MEASURED,
-                replicate=replicate,
-                epoch=[epoch for epoch in epochs if epoch],
-            )
-    return files
-
-
 rule experiment:
     input:
         unpack(experiment_files),
@@ -121,12 +96,3 @@ rule experiment_figure:
         code=code("experiment_figure.py"),
     script:
         "../scripts/experiment_figure.py"
-
-
-def experiment_figures(format):
-    """Every figure of the experiments that are switched on, in a format."""
-    return [
-        f"{RESULTS}/figures/experiments/{name}/{figure}.{format}"
-        for name in EXPERIMENTS
-        for figure in EXPERIMENT_FIGURES[name]
-    ]

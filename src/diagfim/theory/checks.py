@@ -296,10 +296,10 @@ def remark_4_5_limits(rng: np.random.Generator, cases: int, softplus: bool) -> I
 
     With φ' and |φ''| at most exp(−|z|): V1 ≤ exp(−4|z|) V1' and V2 ≤ exp(−2|z|) V2' for the sigmoid
     on both sides.  For SoftPlus at z > 0 the second holds, and φ' ≥ 1/2 keeps V1 ≥ V1' / 16.
-    Beyond |z| = 6 autograd's own 1 − φ(z) has lost too many digits to tell.
+    Beyond |z| = 8 autograd's own 1 − φ(z) has lost too many digits to tell.
     """
     outgoing, inputs = _normal(rng, cases, 3), _normal(rng, cases, 4)
-    z = torch.from_numpy(rng.uniform(1, 6, (cases, 1)) * (1 if softplus else rng.choice([-1, 1])))
+    z = torch.from_numpy(rng.uniform(1, 8, (cases, 1)) * (1 if softplus else rng.choice([-1, 1])))
     rest = z - torch.sum(inputs * inputs, dim=1, keepdim=True)
     incoming = inputs.clone().requires_grad_()
     z = torch.sum(incoming * inputs, dim=1, keepdim=True) + rest
