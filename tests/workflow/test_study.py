@@ -335,3 +335,23 @@ def test_every_font_of_the_report_is_embedded(finished):
     assert len(found) > 100
     for font in found:
         assert {"/FontFile", "/FontFile2", "/FontFile3"} & set(font), font
+
+
+def test_the_report_stands_with_every_section_left_out(finished):
+    settings = finished.root / "tiny.yaml"
+    original = settings.read_text()
+    config = yaml.safe_load(original)
+    for name in figures.OF_EXPERIMENTS:
+        config["experiments"].setdefault(name, {})["enabled"] = False
+    config["theory"]["enabled"] = config["benchmark"]["enabled"] = False
+    settings.write_text(yaml.safe_dump(config))
+    assert finished.planned() == {"report": 1}
+    target = "results/tiny/paper/report.pdf"
+    run = finished.snakemake(target, "--cores", "2")
+    text = "".join(page.extract_text() for page in pypdf.PdfReader(finished.root / target).pages)
+    settings.write_text(original)
+    again = finished.snakemake("--cores", "2")
+    assert run.returncode == again.returncode == 0, run.stderr[-4000:]
+    assert "Errata" in text
+    assert "??" not in text
+    assert "continual learning" not in text
