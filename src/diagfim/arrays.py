@@ -212,6 +212,22 @@ def layer_of(parameter: str) -> str:
     return parameter.rpartition(".")[0] or "(model)"
 
 
+def layer_sums(values: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Sums over the parameters of each layer, in the order in which the layers first come.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diagfim.arrays import layer_sums
+    >>> layer_sums({"0.weight": np.ones((2, 3)), "0.bias": np.ones(2), "2.bias": np.ones(4)})
+    {'0': 8.0, '2': 4.0}
+    """
+    totals = dict.fromkeys(map(layer_of, values), 0.0)
+    for name, value in values.items():
+        totals[layer_of(name)] += float(value.sum(dtype=np.float64))
+    return totals
+
+
 ALL = "(every layer)"
 """The label of what is enough for every layer at once."""
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from diagfim import __version__, arrays
 from diagfim.analysis import estimate
-from diagfim.arrays import ALL, layer_of
+from diagfim.arrays import ALL, layer_of, layer_sums
 from diagfim.errors import UserError
 from diagfim.estimators import whole
 from diagfim.families import Family
@@ -410,11 +410,8 @@ def _costs(seconds: Mapping[str, float | Cost]) -> dict[str, Cost]:
 
 
 def _by_layer(values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Sums over the parameters of each layer, in the order in which the layers first come."""
-    totals = dict.fromkeys(map(layer_of, values), 0.0)
-    for name, value in values.items():
-        totals[layer_of(name)] += float(value.sum())
-    return np.array(list(totals.values()))
+    """Sums over the parameters of each layer."""
+    return np.array(list(layer_sums(values).values()))
 
 
 def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from diagfim import arrays
 from diagfim.analysis import analyze, estimate
-from diagfim.arrays import layer_of
 from diagfim.estimators import ESTIMATORS
 from diagfim.experiments.reading import DRAWN, WHOLE
 from diagfim.planning import plan
@@ -78,9 +78,7 @@ def layer_sums(values: Mapping[str, np.ndarray]) -> xr.DataArray:
     -------
     DataArray, (layer,)
     """
-    totals = dict.fromkeys(map(layer_of, values), 0.0)
-    for name, value in values.items():
-        totals[layer_of(name)] += float(value.sum(dtype=np.float64))
+    totals = arrays.layer_sums(values)
     totals[WHOLE] = sum(totals.values())
     return xr.DataArray(list(totals.values()), {"layer": list(totals)}, ["layer"])
 

@@ -19,8 +19,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 import diagfim
-from diagfim import networks
-from diagfim.arrays import layer_of
+from diagfim import arrays, networks
 from diagfim.errors import UserError
 from diagfim.seeding import integer, stream
 from diagfim.training import train
@@ -209,13 +208,9 @@ def layer_sums(tree: xr.DataTree) -> xr.Dataset:
         draw_variances(tree, "mixed", level="parameter"),
     ]
     fisher, spread = (values_of(tree, key) for key in ("fisher", "input_variance"))
-    layers = list(dict.fromkeys(layer_of(name) for name in fisher))
 
     def total(values: Mapping[str, np.ndarray]) -> list[float]:
-        sums = dict.fromkeys(layers, 0.0)
-        for name, value in values.items():
-            sums[layer_of(name)] += float(value.sum())
-        return list(sums.values())
+        return list(arrays.layer_sums(values).values())
 
     v1, v2 = variances[:2]
     better = total({name: v1[name] < v2[name] for name in fisher})
@@ -229,7 +224,7 @@ def layer_sums(tree: xr.DataTree) -> xr.Dataset:
             "summed_fisher_squared": ("layer", total({k: v**2 for k, v in fisher.items()})),
             "score_better": ("layer", share),
         },
-        coords={"estimator": list(ESTIMATORS), "layer": layers},
+        coords={"estimator": list(ESTIMATORS), "layer": list(arrays.layer_sums(fisher))},
     )
 
 
