@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diagfim.experiments.reading import CONTINUAL_NAMES, at_chosen, final, mean_and_error
-from diagfim.figures.style import TEXT_WIDTH, Draw, paper_style
+from diagfim.figures.style import TEXT_WIDTH, Draw, legend_below, paper_style
 
 LOOKS = {
     "exact": ("#009E73", "o", "-"),
@@ -35,8 +35,7 @@ def continual(groups: dict[str, xr.Dataset]) -> Figure:
             title = f"{name}: " if len(names) > 1 else ""
             left.set_title(f"{title}all tasks learnt")
             right.set_title(f"{title}at the chosen strength")
-        handles, labels = rows[0, 1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+        legend_below(figure, rows[0, 1], 6)
         return figure
 
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from diagfim.experiments.reading import METHODS, WHOLE, along_chosen, leave_one_out
-from diagfim.figures.style import COLOURS, NAMES, TEXT_WIDTH, Draw, band, paper_style
+from diagfim.figures.style import COLOURS, NAMES, TEXT_WIDTH, Draw, band, legend_below, paper_style
 
 LOOKS = {
     "exact": ("#000000", "-", "exact"),
@@ -50,8 +50,7 @@ def losses(groups: dict[str, xr.Dataset]) -> Figure:
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("{x:g}")
             axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+        legend_below(figure, axes[0, 0], 6)
         return figure
 
 
@@ -69,8 +68,7 @@ def noise(groups: dict[str, xr.Dataset]) -> Figure:
             axis.set(title=title, xlabel="epoch", yscale="log")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0].set_ylabel(r"$\|\hat{F} - F\|\,/\,\|F\|$ [1]")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        legend_below(figure, axes[0], 4)
         return figure
 
 

@@ -18,6 +18,7 @@ from diagfim.figures.style import (
     NAMES,
     TEXT_WIDTH,
     Draw,
+    legend_below,
     over_replicates,
     paper_style,
 )
@@ -142,8 +143,7 @@ def depth_and_width(groups: dict[str, xr.Dataset]) -> Figure:
             row[0].set_ylabel(r"$(\Sigma V)^{1/2}\, /\, \|I\|$")
         for axis, activation in zip(axes[0], activations, strict=True):
             axis.set_title(activation)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        legend_below(figure, axes[0, 0], 4)
         return figure
 
 

@@ -22,6 +22,7 @@ from diagfim.figures.style import (
     TEXT_WIDTH,
     band,
     layer_name,
+    legend_below,
     over_replicates,
     paper_style,
 )
@@ -66,8 +67,7 @@ def figure_2(datasets: dict[str, xr.Dataset], draws: int) -> Figure:
         axes[1, 0].set_ylabel("ln (bound / variance)")
         for bottom in axes[1]:
             bottom.set(xlabel="epoch")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        legend_below(figure, axes[0, 0], 4)
         return figure
 
 
@@ -90,8 +90,7 @@ def single_runs(datasets: dict[str, xr.Dataset], draws: int) -> Figure:
         for bottom in axes[-1]:
             bottom.set(xlabel="epoch")
         figure.align_ylabels(axes[:, 0])
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        legend_below(figure, axes[0, 0], 4)
         return figure
 
 
@@ -117,8 +116,7 @@ def variance_against_draws(datasets: dict[str, xr.Dataset], draws: int) -> Figur
         for column, layer in zip(axes.T, layers, strict=True):
             column[0].set_title(layer_name(layer))
             column[-1].set_xlabel("draws $N$")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        legend_below(figure, axes[0, 0], 4)
         return figure
 
 

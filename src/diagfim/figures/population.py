@@ -13,6 +13,7 @@ from diagfim.figures.style import (
     Draw,
     band,
     layer_name,
+    legend_below,
     paper_style,
 )
 
@@ -42,8 +43,7 @@ def shares(groups: dict[str, xr.Dataset]) -> Figure:
             bottom.set(xlabel="epoch", ylim=(-4, 104))
         axes[0, 0].set_ylabel("layer average [nat$^4$]")
         axes[1, 0].set_ylabel("share of the variance\nfrom $x$ [%]")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        legend_below(figure, axes[0, 0], 4)
         return figure
 
 

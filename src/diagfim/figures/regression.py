@@ -13,6 +13,7 @@ from diagfim.figures.style import (
     Draw,
     band,
     layer_name,
+    legend_below,
     over_replicates,
     paper_style,
 )
@@ -48,8 +49,7 @@ def noise(groups: dict[str, xr.Dataset]) -> Figure:
             bottom.set(xlabel="noise $s$ [units of $y$]", ylim=(-4, 104))
         axes[0, 0].set_ylabel(r"$\sqrt{V}\,/\,I$ of one draw [1]")
         axes[1, 0].set_ylabel("share with $V_2<V_1$ [%]")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        legend_below(figure, axes[0, 0], 4)
         return figure
 
 
@@ -83,8 +83,7 @@ def training(groups: dict[str, xr.Dataset]) -> Figure:
         right[0].set_ylabel("share with $V_2<V_1$ [%]")
         for axis in (left, *right):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-        handles, labels = right[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+        legend_below(figure, right[0], 5)
         return figure
 
 

@@ -64,6 +64,12 @@ def layer_name(layer: str) -> str:
     return f"layer {layer.removeprefix('dense')}"
 
 
+def legend_below(figure: Figure, axis: Axes, columns: int) -> None:
+    """The legend of one panel, for all of them, under the figure."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
 def over_replicates(values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """Median, least and greatest over replicates and, where there are several, inputs."""
     dims = [dim for dim in ("replicate", "input") if dim in values.dims]

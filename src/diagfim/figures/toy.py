@@ -13,6 +13,7 @@ from diagfim.figures.style import (
     TEXT_WIDTH,
     Draw,
     band,
+    legend_below,
     over_replicates,
     paper_style,
 )
@@ -73,8 +74,7 @@ def figures_2_4(groups: dict[str, xr.Dataset]) -> Figure:
             axis.tick_params(labelsize=6)
             axis.xaxis.label.set_size(7)
             axis.yaxis.label.set_size(7)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        legend_below(figure, axes[0, 0], 3)
         return figure
 
 
@@ -96,8 +96,7 @@ def readings(groups: dict[str, xr.Dataset]) -> Figure:
             row[0].set_ylabel("excess test loss [nat]")
         for axis in axes[-1]:
             axis.set_xlabel("epoch")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        legend_below(figure, axes[0, 0], 3)
         return figure
 
 
