@@ -25,7 +25,13 @@ CONDA_NAMES = {
     "seaborn": "seaborn-base",
 }
 CONDA_ONLY = {"python", "pip"}
-PIP_ONLY = {"backpack-for-pytorch", "nngeometry"}
+PIP_ONLY = {
+    "backpack-for-pytorch",
+    "curvlinops-for-pytorch",
+    "laplace-torch",
+    "nngeometry",
+    "opacus",
+}
 
 # what the lock must serve: each package at exactly one version on every one of these
 PLATFORMS = [

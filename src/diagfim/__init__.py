@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from diagfim.planning import measure_seconds as measure_seconds
     from diagfim.planning import plan as plan
     from diagfim.planning import plan_parameters as plan_parameters
+    from diagfim.summary import summarize as summarize
+    from diagfim.tensors import to_state_dict as to_state_dict
     from diagfim.variances import variance as variance
 
 __version__ = "0.1.0"
@@ -30,6 +32,8 @@ __all__ = [
     "measure_seconds",
     "plan",
     "plan_parameters",
+    "summarize",
+    "to_state_dict",
     "variance",
 ]
 
@@ -40,6 +44,8 @@ _MODULES = {
     "measure_seconds": "planning",
     "plan": "planning",
     "plan_parameters": "planning",
+    "summarize": "summary",
+    "to_state_dict": "tensors",
     "variance": "variances",
 }
 
