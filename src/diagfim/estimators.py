@@ -127,7 +127,7 @@ class Estimator(ABC):
         found: Labelled = {}
         for parts in self._sums.values():
             full = join({start: self.of_block(sums) for start, sums in parts.items()})
-            found |= split_each(parts[0].parameters, full)
+            found |= split_each(parts[0].layout, full)
         return found
 
     def of_block(self, sums: BlockSums | BlockMeans) -> dict[str, Array]:

@@ -57,7 +57,7 @@ def conditional(derivatives: Derivatives, family: Categorical) -> tuple[Labelled
     Returns
     -------
     parameters : dict of str to dict of str to array
-        For each parameter tensor, every key of `POWERS` as an array (n, *shape of the tensor), per
+        For each parameter tensor, every key of `POWERS` as an array ``(n, *shape)`` of it, per
         draw of y.
     layers : dict of str to dict of str to array
         For each weight name, (n,) arrays: the arithmetic means of the four moments over the
@@ -187,7 +187,7 @@ class Population:
                 found[start] |= tails.result(found[start])
             full = join(found)
             layers[weight] = {quantity: full[quantity].mean() for quantity in QUANTITIES}
-            parameters |= split_each(parts[0].parameters, full)
+            parameters |= split_each(parts[0].layout, full)
         return parameters, layers
 
 
@@ -233,7 +233,7 @@ class BlockSums:
         left = lefts[0] if len(lefts) == 1 else xp.concat(list(lefts), axis=1)
         b = block.powers(2)
         if self.count == 0:
-            self.parameters = block.parameters
+            self.layout = block.layout
             self._of = len(lefts), len(further)
             self._left, self._b = xp.mean(left, axis=0), xp.mean(b, axis=0)
         lam, beta = left - self._left, b - self._b
@@ -299,7 +299,7 @@ class BlockMeans:
         sums += [_product([left], b * b) for left in further]
         xp = array_namespace(b)
         if self.count == 0:
-            self.parameters = block.parameters
+            self.layout = block.layout
             self._number = len(lefts)
             self._sums = [xp.astype(one, xp.float64, copy=False) for one in sums]
         else:

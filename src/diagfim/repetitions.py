@@ -227,7 +227,7 @@ class JointEstimator:
         layers: dict[str, dict[str, np.ndarray]] = {}
         for weight, pool in self._layers.items():
             moments = {"mean": full[weight].mean, "variance": full[weight].variance}
-            parameters |= split_each(pool.layer.parameters, moments)
+            parameters |= split_each(pool.layer.layout, moments)
             layers[weight] = {
                 "layer_mean": average[weight].mean,
                 "layer_variance": average[weight].variance,

@@ -13,7 +13,6 @@ from diagfim import reference
 from diagfim.derivatives import autodiff
 from diagfim.derivatives.autodiff import Autodiff
 from diagfim.derivatives.dense import derivatives
-from diagfim.derivatives.factored import split
 from diagfim.errors import UserError
 
 # Of the largest entry of a parameter tensor: both sides are sums over the paths of the network, of
@@ -32,7 +31,7 @@ def of_outputs(at, along=None, bent=None):
             (second, block.second, block.inputs**2),
         ):
             full = torch.einsum("nki,nj->nkij", left, right)
-            for name, part in split(block.parameters, full).items():
+            for name, part in block.layout.split(full).items():
                 flat = part.flatten(2)
                 if block.start:
                     assert found[name].shape[2] == block.start

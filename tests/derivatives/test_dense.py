@@ -11,7 +11,6 @@ from reference import ACTIVATIONS, assert_close, by_autograd, by_name, chain, in
 from torch import nn
 
 from diagfim.derivatives.dense import ELEMENTWISE, derivatives
-from diagfim.derivatives.factored import split
 from diagfim.errors import UserError
 
 # Of the largest entry of a parameter tensor. A derivative is a sum over the paths of the network,
@@ -25,9 +24,9 @@ def expanded(model, samples):
     found = derivatives(model, samples)
     first, second = {}, {}
     for layer in found.layers:
-        first |= split(layer.parameters, torch.einsum("nti,nj->ntij", layer.first, layer.inputs))
+        first |= layer.layout.split(torch.einsum("nti,nj->ntij", layer.first, layer.inputs))
         squares = torch.einsum("nti,nj->ntij", layer.second, layer.inputs**2)
-        second |= split(layer.parameters, squares)
+        second |= layer.layout.split(squares)
     return found.outputs, first, second
 
 

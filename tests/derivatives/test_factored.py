@@ -5,7 +5,7 @@ import pytest
 import torch
 from reference import EPS, assert_close
 
-from diagfim.derivatives.factored import AffineFactors, Derivatives, split
+from diagfim.derivatives.factored import AffineFactors, Columns, Derivatives, Entries
 
 N, CLASSES, UNITS, FAN_IN = 5, 3, 4, 2
 
@@ -53,7 +53,7 @@ def test_expand(bias, library, power):
 @pytest.mark.parametrize("power", [0, 2, 4, 6, 8])
 def test_total_is_the_sum_of_expand(bias, library, power):
     layer, a, left = factors(bias, library)
-    found = split(layer.parameters, layer.total(library(left), power))
+    found = layer.layout.split(layer.total(library(left), power))
     for name, value in naive(a, left, power, bias).items():
         assert_close(found[name], value.sum(0), (10 + N) * EPS, np.abs(value).sum(0))
 
@@ -81,6 +81,30 @@ def test_expand_of_many_rows_at_one_input():
 def test_fan_in_does_not_count_the_ones(bias):
     layer, _, _ = factors(bias)
     assert layer.fan_in == FAN_IN
+
+
+def test_columns_name_the_weight_and_the_bias(bias):
+    layer, _, _ = factors(bias)
+    assert layer.layout == Columns("w", "b" if bias else None)
+
+
+def test_entries_become_tensors_again(library):
+    shapes = {"kernel": (2, 1, 3), "scale": (), "bias": (2,)}
+    values = np.random.default_rng(1).normal(size=(N, 9))
+    layer = AffineFactors(
+        "conv",
+        None,
+        library(np.ones((N, 1))),
+        *(library(values[:, None]) for _ in range(2)),
+        entries=Entries(tuple(shapes.items())),
+    )
+    assert layer.parameters == tuple(shapes)
+    found = layer.expand(library(values), 4)
+    assert {name: tuple(value.shape[1:]) for name, value in found.items()} == shapes
+    flat = np.concatenate([np.asarray(value).reshape(N, -1) for value in found.values()], axis=1)
+    assert np.array_equal(flat, values)
+    [first, *_] = Derivatives(library(np.zeros((N, 1))), (layer,)).split()
+    assert first.layers[0].parameters == tuple(shapes)
 
 
 def test_derivatives_split_by_input(bias, library):

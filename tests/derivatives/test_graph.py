@@ -9,7 +9,6 @@ from reference import assert_close, by_autograd, by_name, chain, inputs
 from torch import nn
 
 from diagfim.derivatives.dense import Chain
-from diagfim.derivatives.factored import split
 from diagfim.derivatives.graph import ELEMENTWISE, Graph
 from diagfim.errors import UserError
 
@@ -33,7 +32,7 @@ def expanded(blocks):
             (second, zero if block.second is None else block.second, block.inputs**2),
         ):
             product = torch.einsum("nki,nj->nkij", left, power)
-            parts = split(block.parameters, product)
+            parts = block.layout.split(product)
             found |= {name: part.flatten(2) for name, part in parts.items()}
     return first, second
 

@@ -11,17 +11,82 @@ ever formed.
 
 A parameter that enters otherwise has no such factors.  Its entries, or as many of them at a time as
 memory allows, then stand in the place of the units, with ones in the place of the inputs, so that
-all that is computed from factors is written once.
+all that is computed from factors is written once.  How values by unit and column become parameter
+tensors again is their layout: `Columns` or `Entries`.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Protocol
 
 from array_api_compat import array_namespace
 
 Array = Any
 """A NumPy array or a torch tensor: the mathematics above `derivatives` is written once for both."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Layout of an affine map: the bias, where there is one, is one more column of the weight.
+
+    Attributes
+    ----------
+    weight, bias : str or None
+        Names of the two parameter tensors; None where the map has no bias.
+    """
+
+    weight: str
+    bias: str | None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameter tensors."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def split(self, full: Array) -> dict[str, Array]:
+        """Cut (..., units, columns) into the weight and, where there is one, the bias (..., units).
+
+        Parameters
+        ----------
+        full : array
+            The bias is its last column.
+        """
+        if self.bias is None:
+            return {self.weight: full}
+        return {self.weight: full[..., :-1], self.bias: full[..., -1]}
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Layout of parameter tensors whose entries, one after the other, stand for the units.
+
+    Attributes
+    ----------
+    shapes : tuple of (str, tuple of int)
+        Name and shape of every tensor, in the order of their entries.
+    """
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameter tensors."""
+        return tuple(name for name, _ in self.shapes)
+
+    def split(self, full: Array) -> dict[str, Array]:
+        """Cut (..., units, 1) into the tensors, each (..., *its shape)."""
+        found: dict[str, Array] = {}
+        start = 0
+        for name, shape in self.shapes:
+            stop = start + prod(shape)
+            part = full[..., start:stop, 0]
+            found[name] = part.reshape((*part.shape[:-1], *shape))
+            start = stop
+        return found
+
+
+Layout = Columns | Entries
 
 
 @dataclass(frozen=True)
@@ -40,6 +105,9 @@ class AffineFactors:
         Σ_t c_t ∂²h_t/∂z_i²; None where it was not asked for or is zero for all inputs.
     start : int
         Position of the first unit, where the block holds a part of the parameter.
+    entries : Entries or None
+        Where the block holds whole tensors entry by entry, which ones; ``weight`` then names what
+        they belong to.
     """
 
     weight: str
@@ -48,6 +116,7 @@ class AffineFactors:
     first: Array
     second: Array
     start: int = 0
+    entries: Entries | None = None
 
     @property
     def fan_in(self) -> int:
@@ -55,9 +124,14 @@ class AffineFactors:
         return int(self.inputs.shape[1]) - (self.bias is not None)
 
     @property
+    def layout(self) -> Layout:
+        """How values by unit and column become parameter tensors."""
+        return self.entries or Columns(self.weight, self.bias)
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameter tensors of this map."""
-        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+        return self.layout.parameters
 
     def powers(self, power: int) -> Array:
         """Inputs to an even power, by squaring: a general power is tens of times slower."""
@@ -84,10 +158,10 @@ class AffineFactors:
         dict of str to array
             ``{weight: (n, units, fan_in), bias: (n, units)}``, k in the place of n.
         """
-        return split(self.parameters, left[:, :, None] * self.powers(power)[:, None, :])
+        return self.layout.split(left[:, :, None] * self.powers(power)[:, None, :])
 
     def total(self, left: Array, power: int) -> Array:
-        """Sum of `expand` over the samples, as one matrix product, before `split`.
+        """Sum of `expand` over the samples, as one matrix product, before `Layout.split`.
 
         Parameters
         ----------
@@ -108,29 +182,11 @@ class AffineFactors:
         return xp.mean(left, axis=-1) * xp.mean(self.powers(power), axis=1)
 
 
-def split(parameters: tuple[str, ...], full: Array) -> dict[str, Array]:
-    """Cut (..., units, columns) into the weight and, where there is one, the bias (..., units).
-
-    Parameters
-    ----------
-    parameters : tuple of str
-        `AffineFactors.parameters`: the name of the weight, and of the bias if there is one.
-    full : array
-        The bias is its last column.
-    """
-    if len(parameters) == 1:
-        return {parameters[0]: full}
-    weight, bias = parameters
-    return {weight: full[..., :-1], bias: full[..., -1]}
-
-
-def split_each(
-    parameters: tuple[str, ...], quantities: Mapping[str, Array]
-) -> dict[str, dict[str, Array]]:
-    """`split` several quantities of one affine map: by parameter name, then by quantity."""
-    found: dict[str, dict[str, Array]] = {name: {} for name in parameters}
+def split_each(layout: Layout, quantities: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """Cut several quantities of one layout: by parameter name, then by quantity."""
+    found: dict[str, dict[str, Array]] = {name: {} for name in layout.parameters}
     for quantity, full in quantities.items():
-        for name, values in split(parameters, full).items():
+        for name, values in layout.split(full).items():
             found[name][quantity] = values
     return found
 
@@ -190,8 +246,8 @@ class Derivatives:
             yield Derivatives(
                 self.outputs[row],
                 tuple(
-                    AffineFactors(
-                        one.weight, one.bias, one.inputs[row], one.first[row], one.second[row]
+                    replace(
+                        one, inputs=one.inputs[row], first=one.first[row], second=one.second[row]
                     )
                     for one in self.layers
                 ),

@@ -30,7 +30,7 @@ from torch.fx import Node
 
 from diagfim.derivatives import dense
 from diagfim.derivatives.elementwise import bend
-from diagfim.derivatives.factored import AffineFactors, split
+from diagfim.derivatives.factored import AffineFactors
 from diagfim.errors import UserError
 
 REMEDY = 'method="autodiff" takes any network'
@@ -872,8 +872,8 @@ def _verify(model: nn.Module, inputs: Tensor, at: "_GraphAt") -> None:
     by_name = dict(zip(named, gradients, strict=True))
     for block in at.pull(c[:, None], None):
         left = block.first[:, 0]
-        found = split(block.parameters, left.mT @ block.inputs)
-        scale = split(block.parameters, left.abs().mT @ block.inputs.abs())
+        found = block.layout.split(left.mT @ block.inputs)
+        scale = block.layout.split(left.abs().mT @ block.inputs.abs())
         for name, value in found.items():
             gradient = by_name[name]
             if gradient is not None:

@@ -1,11 +1,13 @@
 """Factored derivatives as netCDF groups, and back."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
-from diagfim.derivatives.factored import AffineFactors, Derivatives
+from diagfim.derivatives.factored import AffineFactors, Derivatives, Entries
 
 
 def to_groups(epochs: Sequence[Derivatives]) -> dict[str, xr.Dataset]:
@@ -20,7 +22,7 @@ def to_groups(epochs: Sequence[Derivatives]) -> dict[str, xr.Dataset]:
     -------
     dict of str to Dataset
         ``outputs`` (epoch, input, output) at the root; ``inputs`` (epoch, input, column), ``first``
-        and ``second`` (epoch, input, output, unit) under ``factors/<weight name>``.
+        and ``second`` (epoch, input, output, unit) under ``factors/<first parameter>`` of every layer.
     """
     groups = {
         "/": xr.Dataset(
@@ -30,13 +32,17 @@ def to_groups(epochs: Sequence[Derivatives]) -> dict[str, xr.Dataset]:
     for index, layer in enumerate(epochs[0].layers):
         same = [one.layers[index] for one in epochs]
         wide = ("epoch", "input", "output", "unit")
-        groups[f"factors/{layer.weight}"] = xr.Dataset(
+        groups[f"factors/{layer.parameters[0]}"] = xr.Dataset(
             {
                 "inputs": (("epoch", "input", "column"), _stack([one.inputs for one in same])),
                 "first": (wide, _stack([one.first for one in same])),
                 "second": (wide, _stack([one.second for one in same])),
             },
-            attrs={"weight": layer.weight, "bias": layer.bias or ""},
+            attrs={
+                "weight": layer.weight,
+                "bias": layer.bias or "",
+                "entries": json.dumps(layer.entries.shapes if layer.entries else []),
+            },
         )
     return groups
 
@@ -53,6 +59,7 @@ def from_tree(tree: xr.DataTree) -> list[Derivatives]:
                     layer.attrs["weight"],
                     layer.attrs["bias"] or None,
                     *(layer[name].values[epoch] for name in ("inputs", "first", "second")),
+                    entries=_entries(layer.attrs["entries"]),
                 )
                 for layer in layers
             ),
@@ -66,12 +73,11 @@ def to_numpy(derivatives: Derivatives) -> Derivatives:
     return Derivatives(
         np.asarray(derivatives.outputs),
         tuple(
-            AffineFactors(
-                layer.weight,
-                layer.bias,
-                np.asarray(layer.inputs),
-                np.asarray(layer.first),
-                np.asarray(layer.second),
+            replace(
+                layer,
+                inputs=np.asarray(layer.inputs),
+                first=np.asarray(layer.first),
+                second=np.asarray(layer.second),
             )
             for layer in derivatives.layers
         ),
@@ -80,3 +86,8 @@ def to_numpy(derivatives: Derivatives) -> Derivatives:
 
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([np.asarray(array) for array in arrays])
+
+
+def _entries(text: str) -> Entries | None:
+    shapes = json.loads(text)
+    return Entries(tuple((name, tuple(shape)) for name, shape in shapes)) if shapes else None

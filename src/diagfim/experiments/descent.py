@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from diagfim import networks
 from diagfim.arrays import layer_of
 from diagfim.derivatives.dense import Chain
-from diagfim.derivatives.factored import Linearised, split
+from diagfim.derivatives.factored import Linearised
 from diagfim.errors import UserError
 from diagfim.estimators import ESTIMATORS, Estimator
 from diagfim.experiments.reading import METHODS, WHOLE
@@ -129,7 +129,7 @@ def gradient(at: Linearised, batch: Batch) -> Values:
     along = (-residuals / len(residuals))[:, None, :]
     found: Values = {}
     for block in at.pull(along, None):
-        found |= split(block.parameters, block.first[:, 0].mT @ block.inputs)
+        found |= block.layout.split(block.first[:, 0].mT @ block.inputs)
     return found
 
 
