@@ -23,7 +23,13 @@ include: "workflow/rules/theory.smk"
 include: "workflow/rules/comparison.smk"
 include: "workflow/rules/experiments.smk"
 include: "workflow/rules/figures.smk"
-include: "workflow/rules/benchmark.smk"
+
+
+if TRAINED:
+
+    include: "workflow/rules/benchmark.smk"
+
+
 include: "workflow/rules/paper.smk"
 
 

@@ -39,7 +39,7 @@ class Claim:
     source: str = ""
 
 
-def decide(datasets: Datasets, draws: int, activation: str) -> list[Claim]:
+def decide(datasets: Datasets, draws: int, activation: str | None) -> list[Claim]:
     """Decide every claim that the gathered comparisons of one network bear on.
 
     Parameters
@@ -48,13 +48,14 @@ def decide(datasets: Datasets, draws: int, activation: str) -> list[Claim]:
         "fixed" and, for the networks that have them, "joint"; with a dimension ``replicate``.
     draws : int
         N at which standard deviations are quoted.
-    activation : str
-        Of the network: what the paper says of one it need not say of others.
+    activation : str or None
+        Of a network of the study: what the paper says of one it need not say of others.  None for
+        another network, of which it says no more than of all.
     """
-    return [
-        replace(claim(datasets, draws), source=source)
-        for claim, source in CLAIMS + OF_ACTIVATION.get(activation, ())
-    ]
+    some = CLAIMS
+    if activation is not None:
+        some += OF_THE_STUDY + OF_ACTIVATION.get(activation, ())
+    return [replace(claim(datasets, draws), source=source) for claim, source in some]
 
 
 def unbiased(datasets: Datasets, draws: int) -> Claim:
@@ -293,10 +294,14 @@ CLAIMS: tuple[tuple[Decision, str], ...] = (
     (unbiased, "Eq. 2"),
     (inverse_in_draws, "Lem. 3.1"),
     (bounds_hold, "Sec. 5"),
+)
+"""What the paper says of every network, and where."""
+
+OF_THE_STUDY: tuple[tuple[Decision, str], ...] = (
     (last_layer, "Rem. 4.4"),
     (not_negligible, "Sec. 5"),
 )
-"""What the paper says of every network, and where."""
+"""What it says of the networks of its experiments."""
 
 OF_ACTIVATION: dict[str, tuple[tuple[Decision, str], ...]] = {
     "sigmoid": (

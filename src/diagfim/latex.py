@@ -56,7 +56,7 @@ def render(template: Path, target: Path, **values: Any) -> None:
         finalize=lambda value: escape(value) if isinstance(value, str) else value,
         autoescape=False,
     )
-    environment.filters.update(sci=scientific, count=grouped, percent=percent)
+    environment.filters.update(sci=scientific, count=grouped, percent=percent, path=breakable)
     text = environment.get_template(template.name).render(**values)
     target.write_text(text, encoding="utf-8")
 
@@ -129,6 +129,20 @@ def grouped(value: int) -> Tex:
 def percent(value: float, digits: int = 1) -> Tex:
     """A fraction as a percentage."""
     return Tex(rf"{100 * float(value):.{digits}f}\,\%")
+
+
+def breakable(name: str) -> Tex:
+    r"""The name of a file, which a line may end in the middle of; letters, digits and ``_./:-``.
+
+    Examples
+    --------
+    >>> from diagfim.latex import breakable
+    >>> breakable("my_network.py:build")
+    '\\path{my_network.py:build}'
+    """
+    if re.search(r"[^A-Za-z0-9_./:-]", name):
+        raise ValueError(f"{name!r} has characters that LaTeX would read")
+    return Tex(rf"\path{{{name}}}")
 
 
 def typeset(source: Path, target: Path, inputs: Sequence[Path]) -> None:

@@ -160,7 +160,7 @@ class JointEstimator:
     Raises
     ------
     UserError
-        If the batches do not add up to the pool.
+        If the batches do not add up to the pool, or would take more than `LARGEST` bytes.
 
     Notes
     -----
@@ -178,6 +178,7 @@ class JointEstimator:
             if start > pool:
                 break
             if not self._layers:
+                _check_size(batch, pool)
                 self.probabilities = np.empty((pool, classes))
                 self._layers = {
                     layer.weight: _PoolFactors.empty(layer, pool) for layer in batch.layers
@@ -234,6 +235,21 @@ class JointEstimator:
                 "parameter_variance": moments["variance"].mean(axis=(1, 2)),
             }
         return Repetitions(parameters, layers)
+
+
+LARGEST = 2**33
+"""Bytes that what is kept of a pool may take."""
+
+
+def _check_size(batch: Derivatives, pool: int) -> None:
+    units = sum(layer.first.shape[2] for layer in batch.layers)
+    size = 2 * 8 * pool * batch.outputs.shape[1] * units
+    if size > LARGEST:
+        raise UserError(
+            f"inputs: {pool} inputs × {batch.outputs.shape[1]} outputs × {units} units take "
+            f"{size / 1e9:.1f} GB, expected {LARGEST / 1e9:.1f} at most; take a smaller pool, or "
+            "leave joint draws out"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from diagfim.errors import UserError
 from diagfim.seeding import integer
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -81,7 +82,7 @@ def train(
     shuffle = torch.Generator().manual_seed(integer(seed, "order"))
     step = OPTIMISERS[optimiser](model.parameters(), lr=learning_rate)
     loss_of = nn.CrossEntropyLoss()
-    yield Epoch(0, float("nan"), *_evaluate(model, test_set))
+    yield Epoch(0, float("nan"), *_tested(model, test_set))
     # Dropout draws from the global generator: the caller's is put back after every epoch.
     state = torch.Generator().manual_seed(integer(seed, "dropout")).get_state()
     for number in range(1, epochs + 1):
@@ -98,7 +99,7 @@ def train(
                 total += loss.item() * len(batch)
             state = torch.get_rng_state()
         accumulator = _accumulator(model, step) if optimiser == "adam" else {}
-        yield Epoch(number, total / len(labels), *_evaluate(model, test_set), accumulator)
+        yield Epoch(number, total / len(labels), *_tested(model, test_set), accumulator)
 
 
 def _accumulator(model: nn.Module, adam: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -111,11 +112,45 @@ def _accumulator(model: nn.Module, adam: torch.optim.Optimizer) -> dict[str, Ten
     }
 
 
-def _evaluate(model: nn.Module, test_set: tuple[Tensor, Tensor]) -> tuple[float, float]:
+def _tested(model: nn.Module, test_set: tuple[Tensor, Tensor]) -> tuple[float, float]:
     inputs, labels = test_set
     model.eval()
     with torch.no_grad():
-        outputs = model(inputs)
-        loss = nn.functional.cross_entropy(outputs, labels).item()
-        accuracy = (outputs.argmax(dim=1) == labels).double().mean().item()
+        return evaluate(model(inputs), labels)
+
+
+def evaluate(outputs: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy in nats, and the fraction classified correctly.
+
+    Parameters
+    ----------
+    outputs : tensor, (n, T)
+        Logits.
+    labels : tensor of int, (n,)
+
+    Raises
+    ------
+    UserError
+        If the labels are not whole numbers from 0 to T − 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from diagfim.training import evaluate
+    >>> evaluate(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]))[1]
+    0.75
+    """
+    classes = outputs.shape[1]
+    if (
+        labels.ndim != 1
+        or labels.is_floating_point()
+        or not (0 <= labels.min() <= labels.max() < classes)
+    ):
+        raise UserError(
+            f"labels: of shape {tuple(labels.shape)}, {labels.dtype}, from {labels.min()} to "
+            f"{labels.max()}; the network's {classes} outputs want one whole number from 0 to "
+            f"{classes - 1} for each input"
+        )
+    loss = nn.functional.cross_entropy(outputs, labels.long()).item()
+    accuracy = (outputs.argmax(dim=1) == labels).double().mean().item()
     return loss, accuracy

@@ -10,6 +10,7 @@ from diagfim import arrays
 from diagfim.derivatives.engines import choose
 from diagfim.derivatives.kept import keep
 from diagfim.derivatives.storage import from_tree, to_groups, to_numpy
+from diagfim.errors import UserError
 
 
 class Unused(nn.Module):
@@ -111,3 +112,14 @@ def test_round_trip_through_a_file(name, tmp_path):
     for ours, theirs in zip(found.layers, kept.layers, strict=True):
         for field in ("inputs", "first", "second"):
             assert np.array_equal(getattr(ours, field), getattr(theirs, field))
+
+
+def test_too_much_is_refused_before_it_is_computed():
+    model = nn.Linear(5, 3).double()
+    inputs = torch.rand(4, 5, dtype=torch.float64)
+    shapes = {"weight": (3, 5), "bias": (3,)}
+    at = choose(model, inputs, 2**20).at(inputs)
+    # 2 orders × 4 inputs × 3 outputs × 18 parameters × 8 bytes
+    assert keep(at, shapes, memory=3456)
+    with pytest.raises(UserError, match=r"4 inputs × 3 outputs × 18 parameters take 0\.0 GB"):
+        keep(at, shapes, memory=3455)

@@ -85,6 +85,70 @@ def test_a_mistake_is_one_line_that_names_the_key_and_the_remedy(change, key, re
     assert remedy in line
 
 
+OWN = {
+    "factory": "pyproject.toml.py:build",
+    "weights": ["README.md", "lost.safetensors"],
+    "data": "lost.npz",
+    "test_set": False,
+}
+ALL_OFF = {
+    "networks": {"sigmoid": None, "logsigmoid": None},
+    "benchmark": {"enabled": False},
+    "experiments": {name: {"enabled": False} for name in ("population", "frontier", "empirical")},
+}
+
+
+def own(**change):
+    here = {"factory": "lost.py:build", "weights": "README.md", "data": "README.md"}
+    return {"networks": {"mine": OWN | here | change}}
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "remedy"),
+    [
+        (own(factory="my_model.py"), "networks.mine.factory is 'my_model.py'", "my_model.py:build"),
+        (own(factory="a;b.py:build"), "networks.mine.factory is 'a;b.py:build'", "matching"),
+        (own(weights=[]), "networks.mine.weights is []", "with 1 or more entries"),
+        (own(weights=["$(x)"]), "networks.mine.weights[0] is '$(x)'", "matching"),
+        (own(data="a b.npz"), "networks.mine.data is 'a b.npz'", "matching"),
+        (own(hidden=[3]), "unknown key 'networks.mine.hidden'", "known keys: factory"),
+        (own(images={"std": 0}), "networks.mine.images.std is 0", "above 0"),
+        (own(), "networks.mine.factory names lost.py", "put the file there"),
+        ({"networks": {"sigmoid": None, "logsigmoid": None}}, "networks are all null", "name a"),
+    ],
+)
+def test_mistakes_about_a_network_of_ones_own(change, key, remedy, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lines = lines_for(change)
+    assert key in lines[0]
+    assert remedy in lines[0]
+    assert all(line.startswith("config: ") and "\n" not in line for line in lines)
+
+
+def test_every_missing_file_is_named(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lines = lines_for({"networks": {"mine": OWN}})
+    names = ("factory names pyproject.toml.py", "weights names lost.safe", "data names lost.npz")
+    assert len(lines) == 3
+    assert all(name in line for name, line in zip(names, lines, strict=True))
+
+
+def test_experiments_on_training_need_a_network_that_is_trained(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    # files that exist; nothing opens them before the run
+    mine = {"factory": "src/diagfim/errors.py:build", "weights": "README.md", "data": "README.md"}
+    change = copy.deepcopy(ALL_OFF) | {
+        "networks": {**ALL_OFF["networks"], "mine": {**mine, "test_set": False}}
+    }
+    assert lines_for(change) == []
+    for section in ("population", "frontier", "empirical"):
+        wanted = merge(copy.deepcopy(change), {"experiments": {section: {"enabled": True}}})
+        (line,) = lines_for(wanted)
+        assert f"experiments.{section}.enabled is True" in line
+    (line,) = lines_for(merge(copy.deepcopy(change), {"benchmark": {"enabled": True}}))
+    assert "benchmark.enabled is True" in line
+
+
 def test_a_missing_key_is_named():
     config = copy.deepcopy(GOOD)
     del config["training"]["epochs"]
@@ -97,7 +161,8 @@ def test_every_key_is_described():
             if "description" not in child:
                 yield f"{path}.{name}"
             yield from undescribed(child, f"{path}.{name}")
-        if isinstance(schema.get("additionalProperties"), dict):
-            yield from undescribed(schema["additionalProperties"], f"{path}.*")
+        for key in ("additionalProperties", "then", "else"):
+            if isinstance(schema.get(key), dict):
+                yield from undescribed(schema[key], f"{path}.*")
 
     assert list(undescribed(yaml.safe_load(SCHEMA.read_text()), "")) == []

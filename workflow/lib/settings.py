@@ -66,8 +66,14 @@ def _expected(schema: Settings) -> str:
 
 
 def _contradictions(config: Settings) -> Iterator[str]:
-    for name, network in config["networks"].items():
-        if network["dataset"] not in config["datasets"]:
+    networks = {name: one for name, one in config["networks"].items() if one}
+    trained = {name: one for name, one in networks.items() if "factory" not in one}
+    if not networks:
+        yield "config: networks are all null, expected one at least; name a network to study"
+    for name, network in networks.items():
+        if name not in trained:
+            yield from _missing_files(name, network)
+        elif network["dataset"] not in config["datasets"]:
             yield (
                 f"config: networks.{name}.dataset is '{network['dataset']}', expected a name under "
                 f"datasets ({', '.join(config['datasets'])}); add the data set or change the name"
@@ -79,8 +85,14 @@ def _contradictions(config: Settings) -> Iterator[str]:
                 f"config: {section}.recorded_draws is {recorded}, expected one of {section}.draws "
                 f"({', '.join(map(str, draws))}); add it there or change it"
             )
-    last = config["training"]["epochs"]
     experiments = config["experiments"]
+    if not trained:
+        for section in ("experiments.population", "experiments.frontier", "experiments.empirical"):
+            if experiments[section.rpartition(".")[2]]["enabled"]:
+                yield _untrained(section)
+        if config["benchmark"]["enabled"]:
+            yield _untrained("benchmark")
+    last = config["training"]["epochs"]
     looked_at = {
         "joint": config["joint"],
         "experiments.population": experiments["population"],
@@ -106,6 +118,29 @@ def _contradictions(config: Settings) -> Iterator[str]:
             "experiments.empirical looks at what Adam accumulates; train with adam or switch "
             "experiments.empirical.enabled to false"
         )
+
+
+def _untrained(section: str) -> str:
+    return (
+        f"config: {section}.enabled is True, but no network is trained here, and it looks at one "
+        "that is; switch it to false or keep a network without a factory"
+    )
+
+
+def _missing_files(name: str, network: Settings) -> Iterator[str]:
+    weights = network["weights"]
+    files = {
+        "factory": [network["factory"].rpartition(":")[0]],
+        "weights": [weights] if isinstance(weights, str) else weights,
+        "data": [network["data"]],
+    }
+    for key, paths in files.items():
+        for path in paths:
+            if not Path(path).exists():
+                yield (
+                    f"config: networks.{name}.{key} names {path}, and there is no such file seen "
+                    f"from {Path.cwd()}; change the name or put the file there"
+                )
 
 
 def _dotted(path: Any) -> str:

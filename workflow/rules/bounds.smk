@@ -28,8 +28,9 @@ rule bounds:
 
 rule spectra:
     input:
-        images=dataset_file,
-        checkpoint=checkpoints([max(EPOCHS)]),
+        inputs=inputs_of,
+        factory=factory_of,
+        checkpoint=weights(last_stage),
     output:
         f"{REPLICATE}/spectra.nc",
     log:

@@ -13,7 +13,13 @@ if mistakes:
 
 STARTED = time.time()
 RESULTS = config["results"]
-NETWORKS = config["networks"]
+# A network that is null is left out.
+NETWORKS = {name: one for name, one in config["networks"].items() if one}
+for one in NETWORKS.values():
+    if isinstance(one.get("weights"), str):
+        one["weights"] = [one["weights"]]
+OWN = [name for name, one in NETWORKS.items() if "factory" in one]
+TRAINED = [name for name in NETWORKS if name not in OWN]
 REPLICATES = range(config["replicates"])
 EPOCHS = range(config["training"]["epochs"] + 1)
 
@@ -58,19 +64,49 @@ def archives(wildcards):
     return [f"{root}/{name}.gz" for name in MNIST_SHA256] if root else []
 
 
-def dataset_file(wildcards):
-    return f"{RESULTS}/data/{NETWORKS[wildcards.network]['dataset']}.nc"
+def inputs_of(wildcards):
+    """What a network is studied at: a data set of images, or a user's own data."""
+    network = NETWORKS[wildcards.network]
+    return network.get("data", f"{RESULTS}/data/{network.get('dataset')}.nc")
 
 
-def checkpoints(epochs):
-    return [CHECKPOINT.replace("{epoch}", str(epoch)) for epoch in epochs]
+def factory_of(wildcards):
+    """The file that a user's own network is written in, so that an edit reruns what rests on it."""
+    factory = NETWORKS[wildcards.network].get("factory")
+    return [factory.rpartition(":")[0]] if factory else []
 
 
-def of_network(**more):
+def stages(network):
+    """The stages of training that there are weights of, by number."""
+    return range(len(NETWORKS[network]["weights"])) if network in OWN else EPOCHS
+
+
+def joint_stages(network):
+    return list(stages(network)) if network in OWN else config["joint"]["epochs"]
+
+
+def weights(some):
+    """Input function: files of the weights at the stages that a function of a network names."""
+
+    def files(wildcards):
+        network = wildcards.network
+        if network in OWN:  # the same for every replicate
+            return [NETWORKS[network]["weights"][stage] for stage in some(network)]
+        return expand(CHECKPOINT, **wildcards, epoch=some(network))
+
+    return files
+
+
+def last_stage(network):
+    return [max(stages(network))]
+
+
+def of_network(*, joint=False, **more):
     """Params function: the settings that the numbers of a network's job depend on."""
     return lambda wildcards: {
         "seed": config["seed"],
         "network": NETWORKS[wildcards.network],
+        **({**JOINT, "epochs": joint_stages(wildcards.network)} if joint else {}),
         **more,
     }
 
@@ -83,6 +119,14 @@ def over_the_test_set(wildcards):
         "moments": rules.joint_moments.output[0],
         "joint": rules.joint_estimates.output[0],
     }
+
+
+def figures_of(network):
+    """A network that was not trained here has no history; at one stage, nothing to follow."""
+    if network in TRAINED:
+        return FIGURES
+    followed = ["figure-2"] if len(stages(network)) > 1 else []
+    return [*followed, "variance-against-draws"]
 
 
 def of_replicates(name, networks):

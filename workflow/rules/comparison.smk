@@ -4,7 +4,7 @@
 rule comparison:
     input:
         unpack(over_the_test_set),
-        history=rules.train.output.history,
+        history=HISTORY,
         conditional=rules.conditional_moments.output[0],
         fixed=rules.fixed_estimates.output[0],
         bounds=rules.bounds.output[0],

@@ -3,8 +3,9 @@
 
 rule derivatives:
     input:
-        images=dataset_file,
-        checkpoints=checkpoints(EPOCHS),
+        inputs=inputs_of,
+        factory=factory_of,
+        checkpoints=weights(stages),
     output:
         f"{REPLICATE}/derivatives.nc",
     log:

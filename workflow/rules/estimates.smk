@@ -27,8 +27,9 @@ rule fixed_estimates:
 
 rule joint_estimates:
     input:
-        images=dataset_file,
-        checkpoints=checkpoints(config["joint"]["epochs"]),
+        inputs=inputs_of,
+        factory=factory_of,
+        checkpoints=weights(joint_stages),
     output:
         f"{REPLICATE}/joint-estimates.nc",
     log:
@@ -42,7 +43,7 @@ rule joint_estimates:
         mem_mb=2000,
         runtime=60,
     params:
-        settings=of_network(**JOINT, **{key: config["joint"][key] for key in DRAWN}),
+        settings=of_network(joint=True, **{key: config["joint"][key] for key in DRAWN}),
         code=code("joint_estimates.py"),
     script:
         "../scripts/joint_estimates.py"

@@ -2,6 +2,11 @@
 
 FIGURE = f"{RESULTS}/figures/{{network}}/{{figure}}"
 FIGURES = ["training", "figure-2", "single-runs", "variance-against-draws"]
+NETWORK_FIGURES = [
+    f"{RESULTS}/figures/{network}/{figure}"
+    for network in NETWORKS
+    for figure in figures_of(network)
+]
 
 
 rule figure:
@@ -33,9 +38,8 @@ rule figure:
 rule figures:
     input:
         expand(
-            f"{FIGURE}.{{format}}",
-            network=NETWORKS,
-            figure=FIGURES,
+            "{figure}.{format}",
+            figure=NETWORK_FIGURES,
             format=config["figures"]["formats"],
         ),
         [

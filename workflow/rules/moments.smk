@@ -1,6 +1,6 @@
 # Exact moments: given a fixed input, and over the test set.
 
-JOINT = {key: config["joint"][key] for key in ("pool", "epochs", "batch_size")}
+JOINT = {key: config["joint"][key] for key in ("pool", "batch_size")}
 
 
 rule conditional_moments:
@@ -27,8 +27,9 @@ rule conditional_moments:
 
 rule joint_moments:
     input:
-        images=dataset_file,
-        checkpoints=checkpoints(config["joint"]["epochs"]),
+        inputs=inputs_of,
+        factory=factory_of,
+        checkpoints=weights(joint_stages),
     output:
         f"{REPLICATE}/joint-moments.nc",
     log:
@@ -42,7 +43,7 @@ rule joint_moments:
         mem_mb=1500,
         runtime=30,
     params:
-        settings=of_network(**JOINT),
+        settings=of_network(joint=True),
         code=code("joint_moments.py"),
     script:
         "../scripts/joint_moments.py"

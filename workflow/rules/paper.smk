@@ -25,7 +25,7 @@ rule report:
     input:
         summary=rules.summary.output[0],
         theory=rules.theory.output if config["theory"]["enabled"] else [],
-        figures=expand(f"{FIGURE}.pdf", network=NETWORKS, figure=FIGURES),
+        figures=expand("{figure}.pdf", figure=NETWORK_FIGURES),
         experiments=[f"{RESULTS}/experiments/{name}.nc" for name in EXPERIMENTS],
         experiment_figures=experiment_figures("pdf"),
         benchmark=rules.benchmark.output if config["benchmark"]["enabled"] else [],
@@ -47,15 +47,11 @@ rule report:
         runtime=10,
     params:
         settings={
-            key: config[key]
-            for key in (
-                "seed",
-                "training",
-                "fixed",
-                "joint",
-                "networks",
-                "experiments",
-            )
+            "networks": NETWORKS,
+            **{
+                key: config[key]
+                for key in ("seed", "training", "fixed", "joint", "experiments")
+            },
         },
         config=config,
         benchmarks=f"{RESULTS}/benchmarks",

@@ -4,35 +4,35 @@ import numpy as np
 import torch
 import xarray as xr
 from _job import commit, job
+from _network import open_network
 
-from diagfim import arrays, networks, training
-from diagfim.derivatives import dense, storage
+from diagfim import arrays
+from diagfim.derivatives import storage
 from diagfim.seeding import stream
 
 with job(snakemake) as this:
     torch.set_num_threads(snakemake.threads)
     settings = snakemake.params.settings
-    network = settings["network"]
+    network = open_network(snakemake)
+    number = len(network.first("fixed.inputs", settings["inputs"]))
+    rng = stream(settings["seed"], "fixed inputs", *snakemake.wildcards)
+    chosen = np.sort(rng.choice(network.size, number, replace=False))
+    inputs, labels = network.take(chosen), network.labels(chosen)
 
-    with arrays.read(snakemake.input.images) as tree:
-        images = tree["test/images"]
-        rng = stream(settings["seed"], "fixed inputs", *snakemake.wildcards)
-        chosen = np.sort(rng.choice(images.sizes["sample"], settings["inputs"], replace=False))
-        labels = tree["test/labels"].values[chosen]
-        inputs = training.images_to_inputs(torch.from_numpy(images.values[chosen]), torch.float64)
-
-    model = networks.mlp(inputs.shape[1], network["hidden"], 10, network["activation"], 0).double()
     checkpoints = snakemake.input.checkpoints
-    found = [
-        dense.derivatives(networks.load(model, path), inputs)
-        for path in this.progress(checkpoints, "epoch", len(checkpoints))
-    ]
-    groups = storage.to_groups([storage.to_numpy(one) for one in found])
+    found = []
+    for path in this.progress(checkpoints, "epoch", len(checkpoints)):
+        network.load(path)
+        found.append(network.derivatives(inputs))
+    groups = storage.to_groups(found)
     groups["/"] = groups["/"].assign_coords(
         epoch=np.arange(len(checkpoints)),
-        input=xr.Variable("input", chosen, {"long_name": "position in the test set"}),
-        label=xr.Variable("input", labels, {"long_name": "class of the input"}),
+        input=xr.Variable("input", chosen, {"long_name": "position among the inputs"}),
     )
+    if labels is not None:
+        groups["/"] = groups["/"].assign_coords(
+            label=xr.Variable("input", labels.numpy(), {"long_name": "class of the input"})
+        )
     arrays.write(
         snakemake.output[0],
         groups,

@@ -3,7 +3,7 @@
 import torch
 import xarray as xr
 from _job import commit, job
-from _pool import Pool
+from _network import open_network
 
 from diagfim import arrays, repetitions
 from diagfim.families import Categorical
@@ -12,20 +12,22 @@ from diagfim.seeding import stream
 with job(snakemake) as this:
     torch.set_num_threads(snakemake.threads)
     settings = snakemake.params.settings
-    size = settings["pool"]
-    pool = Pool(snakemake.input.images, settings["network"], size, settings["batch_size"])
+    network = open_network(snakemake)
+    pool = network.first("joint.pool", settings["pool"])
     recorded = settings["recorded_draws"]
 
     results = []
     checkpoints = dict(zip(settings["epochs"], snakemake.input.checkpoints, strict=True))
     for epoch, checkpoint in this.progress(checkpoints.items(), "epoch", len(checkpoints)):
-        estimator = repetitions.JointEstimator(pool.batches(checkpoint), size, Categorical())
+        network.load(checkpoint)
+        batches = network.derivatives_of(pool, settings["batch_size"])
+        estimator = repetitions.JointEstimator(batches, len(pool), Categorical())
         by_draws = {}
         for draws in settings["draws"]:
             key = ("joint draws", *snakemake.wildcards, epoch, draws)
             samples = (
                 repetitions.JointDraws.sample(
-                    size, draws, stream(settings["seed"], *key, repetition)
+                    len(pool), draws, stream(settings["seed"], *key, repetition)
                 )
                 for repetition in range(settings["repetitions"])
             )

@@ -3,7 +3,7 @@
 import torch
 import xarray as xr
 from _job import commit, job
-from _pool import Pool
+from _network import open_network
 
 from diagfim import arrays
 from diagfim.families import Categorical
@@ -12,14 +12,14 @@ from diagfim.moments import Population
 with job(snakemake) as this:
     torch.set_num_threads(snakemake.threads)
     settings = snakemake.params.settings
-    pool = Pool(
-        snakemake.input.images, settings["network"], settings["pool"], settings["batch_size"]
-    )
+    network = open_network(snakemake)
+    pool = network.first("joint.pool", settings["pool"])
     checkpoints = snakemake.input.checkpoints
     results = []
     for checkpoint in this.progress(checkpoints, "epoch", len(checkpoints)):
         population = Population(Categorical(), tails=True)
-        for batch in pool.batches(checkpoint):
+        network.load(checkpoint)
+        for batch in network.derivatives_of(pool, settings["batch_size"]):
             population.update(batch)
         results.append(population.result())
 

@@ -35,19 +35,16 @@ with job(snakemake):
             **section.contents(groups),
             "claims": section.claims(groups),
         }
-    activations = {name: one["activation"] for name, one in settings["networks"].items()}
+    activations = {name: one.get("activation") for name, one in settings["networks"].items()}
     draws = {kind: settings[kind]["recorded_draws"] for kind in ("fixed", "joint")}
     networks = [
-        {
-            **one,
-            **settings["networks"][one["name"]],
-            "depth": len(settings["networks"][one["name"]]["hidden"]) + 1,
-        }
+        {**one, **settings["networks"][one["name"]]}
         for one in contents(datasets, draws, activations)
     ]
     verdicts = [(f"network {one['name']}", one["claims"]) for one in networks]
-    if len(networks) > 1:
-        verdicts.append(("across networks", [claims.tightness_by_activation(datasets)]))
+    trained = {one["name"]: datasets[one["name"]] for one in networks if not one["own"]}
+    if len(trained) > 1:
+        verdicts.append(("across networks", [claims.tightness_by_activation(trained)]))
     verdicts += [
         (f"experiment {name}", one["claims"]) for name, one in experiments.items() if one["claims"]
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import xarray as xr
 from _job import commit, job
-from _pool import Pool
+from _network import open_network
 
 from diagfim import arrays, spectra
 from diagfim.bounds import theorem_5_2
@@ -18,11 +18,13 @@ AT_ONCE = 500
 with job(snakemake) as this:
     torch.set_num_threads(snakemake.threads)
     settings = snakemake.params.settings
-    pool = Pool(snakemake.input.images, settings["network"], settings["inputs"], AT_ONCE)
+    network = open_network(snakemake)
+    network.load(snakemake.input.checkpoint[0])
+    pool = network.first("spectra.inputs", settings["inputs"])
     family = Categorical()
 
     found = defaultdict(list)
-    batches = list(pool.outputs(snakemake.input.checkpoint[0]))
+    batches = [outputs.numpy() for outputs in network.outputs_of(pool, AT_ONCE)]
     for outputs in this.progress(batches, "part", len(batches)):
         found["fisher_lambda_max"].append(spectra.fisher_eigenvalues(family.covariance(outputs))[1])
         for prefix, tensor in (("tensor", "M"), ("moment", "K")):

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from diagfim.arrays import layer_of
 from diagfim.derivatives.factored import AffineFactors, Derivatives, Entries, Linearised
+from diagfim.errors import UserError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def keep(at: Linearised, shapes: Shapes) -> Derivatives:
+def keep(at: Linearised, shapes: Shapes, memory: int = 2**32) -> Derivatives:
     """First and second derivatives of all outputs by all parameters, one factor for each layer.
 
     A layer is what the parameters of a module make up.  An affine map keeps its factors; everything
@@ -25,10 +26,18 @@ def keep(at: Linearised, shapes: Shapes) -> Derivatives:
     shapes : mapping of str to tuple of int
         Shapes of the parameters that are wanted, in the order of the model.
 
+    memory : int
+        Bytes that all of it may take.
+
     Returns
     -------
     Derivatives
         Of tensors like the outputs, with the layers in the order of the parameters.
+
+    Raises
+    ------
+    UserError
+        If it would take more memory, all parameters counted.
 
     Examples
     --------
@@ -43,6 +52,14 @@ def keep(at: Linearised, shapes: Shapes) -> Derivatives:
     [('0', (4, 6, 8))]
     """
     n, size = at.outputs.shape
+    number = sum(map(prod, shapes.values()))
+    needed = 2 * n * size * number * at.outputs.itemsize
+    if needed > memory:
+        raise UserError(
+            f"inputs: two derivatives of {n} inputs × {size} outputs × {number:,} parameters take "
+            f"{needed / 1e9:.1f} GB, expected {memory / 1e9:.1f} at most; keep fewer inputs at a "
+            "time, or call diagfim.analyze, which keeps none"
+        )
     every = torch.eye(size, dtype=at.outputs.dtype, device=at.outputs.device).expand(n, size, size)
     blocks: dict[str, list[AffineFactors]] = {}
     for block in at.pull(every, every):

@@ -22,7 +22,7 @@ def to_groups(epochs: Sequence[Derivatives]) -> dict[str, xr.Dataset]:
     -------
     dict of str to Dataset
         ``outputs`` (epoch, input, output) at the root; ``inputs`` (epoch, input, column), ``first``
-        and ``second`` (epoch, input, output, unit) under ``factors/<first parameter>`` of every layer.
+        and ``second`` (epoch, input, output, unit) under ``factors/<first parameter of a layer>``.
     """
     groups = {
         "/": xr.Dataset(
@@ -58,7 +58,9 @@ def from_tree(tree: xr.DataTree) -> list[Derivatives]:
                 AffineFactors(
                     layer.attrs["weight"],
                     layer.attrs["bias"] or None,
-                    *(layer[name].values[epoch] for name in ("inputs", "first", "second")),
+                    inputs=layer["inputs"].values[epoch],
+                    first=layer["first"].values[epoch],
+                    second=layer["second"].values[epoch],
                     entries=_entries(layer.attrs["entries"]),
                 )
                 for layer in layers

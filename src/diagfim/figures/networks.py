@@ -57,16 +57,18 @@ def figure_2(datasets: dict[str, xr.Dataset], draws: int) -> Figure:
     draws : int
         N of the standard deviations.
     """
-    fixed = datasets["fixed"]
-    layers = fixed["layer"].values
+    fixed = _shown(datasets["fixed"])
     with paper_style():
-        figure = Figure((TEXT_WIDTH, 3.9))
-        axes = figure.subplots(2, len(layers), sharex=True, sharey="row", squeeze=False)
+        figure = Figure((TEXT_WIDTH, 0.4 + 3.5 * _lines(fixed)))
+        axes = _panels(figure, 2, fixed)
         _scales_and_tightness(axes, fixed, draws)
-        axes[0, 0].set_ylabel("information, s.t.d. [nat$^2$]")
-        axes[1, 0].set_ylabel("ln (bound / variance)")
+        for top, bottom in axes.T[::_SIDE_BY_SIDE]:
+            top.set_ylabel("information, s.t.d. [nat$^2$]")
+            bottom.set_ylabel("ln (bound / variance)")
+        trained_here = "train" in datasets["history"]["set"]
         for bottom in axes[1]:
-            bottom.set(xlabel="epoch")
+            bottom.set(xlabel="epoch" if trained_here else "stage of training")
+            bottom.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         legend_below(figure, axes[0, 0], 4)
         return figure
 
@@ -98,12 +100,14 @@ def variance_against_draws(datasets: dict[str, xr.Dataset], draws: int) -> Figur
     """Variance of both estimators against N, fixed input and joint draws, at the last epoch."""
     names = {"fixed": "one test input", "joint": "over the test set"}
     kinds = [(kind, where) for kind, where in names.items() if kind in datasets]
-    layers = datasets["fixed"]["layer"].values
+    shown = {kind: _shown(datasets[kind]) for kind, _ in kinds}
+    fixed = shown["fixed"]
+    layers = fixed["layer"].values
     with paper_style():
-        figure = Figure((TEXT_WIDTH, 0.7 + 1.5 * len(kinds)))
-        axes = figure.subplots(len(kinds), len(layers), sharex=True, sharey="row", squeeze=False)
+        figure = Figure((TEXT_WIDTH, 0.7 + 1.5 * len(kinds) * _lines(fixed)))
+        axes = _panels(figure, len(kinds), fixed)
         for row, (kind, where) in zip(axes, kinds, strict=True):
-            last = datasets[kind].isel(epoch=-1)
+            last = shown[kind].isel(epoch=-1)
             for axis, layer in zip(row, layers, strict=True):
                 one = last.sel(layer=layer)
                 for estimator in COLOURS:
@@ -111,8 +115,9 @@ def variance_against_draws(datasets: dict[str, xr.Dataset], draws: int) -> Figur
                 axis.set(xscale="log", yscale="log")
             # Where no label but the likeliest was drawn, the empirical variance is nearly nothing.
             least = last["exact_variance"].where(last["exact_variance"] > 0).min()
-            row[0].set_ylim(bottom=float(least / last["draws"].max()) / 10)
-            row[0].set_ylabel(f"variance [nat$^4$],\n{where}")
+            for left in row[::_SIDE_BY_SIDE]:
+                left.set_ylim(bottom=float(least / last["draws"].max()) / 10)
+                left.set_ylabel(f"variance [nat$^4$],\n{where}")
         for column, layer in zip(axes.T, layers, strict=True):
             column[0].set_title(layer_name(layer))
             column[-1].set_xlabel("draws $N$")
@@ -127,6 +132,39 @@ FIGURES: dict[str, Callable[[dict[str, xr.Dataset], int], Figure]] = {
     "variance-against-draws": variance_against_draws,
 }
 """Every figure by the name of its file."""
+
+
+_SIDE_BY_SIDE = 5
+"""Panels that a line of text is wide enough for."""
+
+_MOST = 2 * _SIDE_BY_SIDE
+"""Layers that a page is large enough for."""
+
+
+def _shown(dataset: xr.Dataset) -> xr.Dataset:
+    """All layers or, of a deep network, ten from the first to the last."""
+    number = dataset.sizes["layer"]
+    if number <= _MOST:
+        return dataset
+    return dataset.isel(layer=np.linspace(0, number - 1, _MOST).round().astype(int))
+
+
+def _lines(dataset: xr.Dataset) -> int:
+    """Lines of panels that the layers take."""
+    return -(-dataset.sizes["layer"] // _SIDE_BY_SIDE)
+
+
+def _panels(figure: Figure, kinds: int, dataset: xr.Dataset) -> np.ndarray:
+    """A panel for every kind and layer; the layers go on in another line where one is full."""
+    number, lines = dataset.sizes["layer"], _lines(dataset)
+    columns = min(number, _SIDE_BY_SIDE)
+    grid = figure.subplots(lines * kinds, columns, sharex=True, sharey="row", squeeze=False)
+    axes = grid.reshape(lines, kinds, columns).swapaxes(0, 1).reshape(kinds, lines * columns)
+    for spare in axes[:, number:].flat:
+        spare.remove()
+    for lowest in axes[-1, :number]:
+        lowest.tick_params(labelbottom=True)
+    return np.asarray(axes[:, :number])
 
 
 def _scales_and_tightness(
@@ -149,7 +187,8 @@ def _scales_and_tightness(
         if titles:
             top.set(title=layer_name(layer))
         bottom.axhline(0, color="black", linewidth=0.6)
-    axes[0, 0].set_ylim(bottom=max(least / 30, axes[0, 0].get_ylim()[0]))
+    for top in axes[0, ::_SIDE_BY_SIDE]:
+        top.set_ylim(bottom=max(least / 30, top.get_ylim()[0]))
 
 
 def _deviations(axis: Axes, one: xr.Dataset, estimator: str, draws: int) -> None:

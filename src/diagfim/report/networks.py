@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from diagfim import claims
+from diagfim.arrays import short_layer
 from diagfim.latex import Tex
 
 
@@ -18,7 +19,7 @@ def layer_table(fixed: xr.Dataset, draws: int) -> list[dict[str, Any]]:
     for layer in fixed["layer"].values:
         one = middle.sel(layer=layer)
         row: dict[str, Any] = {
-            "layer": str(layer).removeprefix("dense"),
+            "layer": short_layer(str(layer)),
             "fisher": float(one["fisher"]),
             "score_better": float(one["score_better"]),
         }
@@ -46,7 +47,7 @@ def joint_table(joint: xr.Dataset, draws: int) -> list[dict[str, Any]]:
     for layer in joint["layer"].values:
         one = middle.sel(layer=layer)
         row: dict[str, Any] = {
-            "layer": str(layer).removeprefix("dense"),
+            "layer": short_layer(str(layer)),
             "fisher": float(one["fisher"]),
         }
         for name in ("score", "hessian"):
@@ -63,7 +64,7 @@ def joint_table(joint: xr.Dataset, draws: int) -> list[dict[str, Any]]:
 def contents(
     datasets: Mapping[str, Mapping[str, xr.Dataset]],
     draws: Mapping[str, int],
-    activations: Mapping[str, str],
+    activations: Mapping[str, str | None],
 ) -> list[dict[str, Any]]:
     """What the template prints of each network.
 
@@ -73,16 +74,21 @@ def contents(
         By network, then "history", "fixed" and, for some, "joint" and "spectra".
     draws : mapping of str to int
         Recorded N of "fixed" and "joint".
-    activations : mapping of str to str
-        Activation of each network.
+    activations : mapping of str to str or None
+        Activation of each network of the study, None for a user's own.
     """
     found = []
     for network, one in datasets.items():
         accuracy = one["history"]["accuracy"].isel(epoch=-1)
         fixed = one["fixed"]
+        checked = fixed["bounds_checked"].isel(quantity=0, bound=0, replicate=0, epoch=0, input=0)
         found.append(
             {
                 "name": network,
+                "own": activations[network] is None,
+                "parameters": int(checked.sum()),
+                "stages": fixed.sizes["epoch"],
+                "labelled": bool(accuracy.notnull().all()),
                 "accuracy": {
                     "mean": float(accuracy.mean()),
                     "least": float(accuracy.min()),
