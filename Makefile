@@ -13,14 +13,15 @@ export PYTHON
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .NOTPARALLEL:
-.PHONY: help reproduce smoke bench test lint lock clean tex
+.PHONY: help reproduce smoke bench test lint docs lock clean tex
 
 help:
 	@echo "make reproduce  the whole study, up to results/paper/report.pdf"
-	@echo "make smoke      the same pipeline at toy size, in about two minutes"
+	@echo "make smoke      the same pipeline at toy size, in about four minutes"
 	@echo "make bench      time it on this machine, beside other libraries; trains a network first"
 	@echo "make test       all tests"
 	@echo "make lint       style, types and workflow lint only"
+	@echo "make docs       the documentation, as pages under docs/_build/html"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml"
 	@echo "make clean      remove results, caches and .venv"
 
@@ -40,13 +41,16 @@ test: .venv/.ready tex
 lint: .venv/.ready
 	@$(IN_VENV) python -m pytest -q tests/test_house.py -k tidy $(PYTEST_ARGS)
 
+docs: .venv/.ready
+	@$(IN_VENV) python -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
+
 lock: .venv/.ready
 	.venv/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --universal \
 	    --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:
-	rm -rf .venv results logs benchmarks .snakemake build dist
+	rm -rf .venv results logs benchmarks .snakemake build dist docs/_build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

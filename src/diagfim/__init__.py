@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from diagfim import plot as plot
     from diagfim.analysis import analyze as analyze
     from diagfim.analysis import estimate as estimate
     from diagfim.planning import Cost as Cost
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from diagfim.tensors import to_state_dict as to_state_dict
     from diagfim.variances import variance as variance
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Cost",
     "__version__",
@@ -32,6 +33,7 @@ __all__ = [
     "measure_seconds",
     "plan",
     "plan_parameters",
+    "plot",
     "summarize",
     "to_state_dict",
     "variance",
@@ -52,6 +54,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> object:
     # Only when asked for, so that a program which only reads arrays never pays for PyTorch.
+    if name == "plot":
+        return import_module("diagfim.plot")
     if name in _MODULES:
         return getattr(import_module(f"diagfim.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'diagfim' has no attribute {name!r}")

@@ -212,6 +212,22 @@ def layer_of(parameter: str) -> str:
     return parameter.rpartition(".")[0] or "(model)"
 
 
+def short_layer(layer: str, most: int = 12) -> str:
+    """What a table or a panel calls a layer: "dense3" is "3", and long names lose their middle.
+
+    Examples
+    --------
+    >>> from diagfim.arrays import short_layer
+    >>> short_layer("dense3"), short_layer("fc"), short_layer("encoder.layers.0.linear1")
+    ('3', 'fc', 'encod…inear1')
+    """
+    number = layer.removeprefix("dense")
+    if number.isdigit():
+        return number
+    kept = most - 1
+    return layer if len(layer) <= most else f"{layer[: kept // 2]}…{layer[-(kept - kept // 2) :]}"
+
+
 def layer_sums(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Sums over the parameters of each layer, in the order in which the layers first come.
 
@@ -254,7 +270,7 @@ def parameter_groups(
     Parameters
     ----------
     values : mapping of str to mapping of str to array
-        By parameter name, then by quantity; each array is (*leading, *shape of the parameter).
+        By parameter name, then by quantity; each array is ``(*leading, *shape)`` of it.
     leading : sequence of str
         Names of the leading dimensions.
     """

@@ -151,7 +151,7 @@ def plan(
     >>> int(plan["draws_per_input"].sel(estimator="hessian", rule="clt", layer="2"))
     1
     """
-    factors = _factors(relative_error, confidence)
+    factors = rule_factors(relative_error, confidence)
     given = _given_inputs(tree, over, draws)
     names = _chosen(tree, estimators, probes)
     costs = _costs(seconds or {})
@@ -208,7 +208,7 @@ def plan_parameters(
     level: str = "parameter",
     probes: str = "rademacher",
 ) -> xr.DataTree:
-    """`plan` for every parameter by itself: |Î_i − I_i| ≤ ε I_i with probability 1 − δ.
+    """`plan` for every parameter by itself: ``|Î_i − I_i| ≤ ε I_i`` with probability 1 − δ.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def plan_parameters(
     >>> diagfim.plan_parameters(tree)["weight"]["draws_per_input"].dims
     ('estimator', 'rule', 'unit', 'fan_in')
     """
-    factors = _factors(relative_error, confidence)
+    factors = rule_factors(relative_error, confidence)
     given = _given_inputs(tree, over, draws)
     names = _chosen(tree, estimators, probes)
     fisher, spread = values_of(tree, "fisher"), values_of(tree, "input_variance")
@@ -342,8 +342,25 @@ def measure_seconds(
     return found
 
 
-def _factors(relative_error: float, confidence: float) -> dict[str, float]:
-    """By rule, the f for which f · (variance over squared norm) ≤ 1 is enough."""
+def rule_factors(relative_error: float, confidence: float) -> dict[str, float]:
+    """By rule, the f for which f · (variance over squared norm) ≤ 1 is enough.
+
+    Parameters
+    ----------
+    relative_error, confidence : float
+        As for `plan`.
+
+    Raises
+    ------
+    UserError
+        If they are not what they should be.
+
+    Examples
+    --------
+    >>> from diagfim.planning import rule_factors
+    >>> round(rule_factors(0.1, 0.95)["chebyshev"])
+    2000
+    """
     if not 0 < relative_error < float("inf"):
         raise UserError(f"relative_error: {relative_error} is not positive; 0.1 is ten per cent")
     if not 0 < confidence < 1:

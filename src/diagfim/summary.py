@@ -67,7 +67,7 @@ def summarize(
         "parameters": parameters.astype(int),
         "fisher": (_with_total({n: value**2 for n, value in fisher.items()}) / parameters) ** 0.5,
     }
-    squared = _squared_errors(tree)
+    squared = squared_errors(tree)
     if squared is not None:
         found["standard_error"] = (_with_total(squared) / parameters) ** 0.5
     table = pd.DataFrame(found)
@@ -76,7 +76,11 @@ def summarize(
     return table.rename_axis("layer")
 
 
-def _squared_errors(tree: xr.DataTree) -> dict[str, np.ndarray] | None:
+def squared_errors(tree: xr.DataTree) -> dict[str, np.ndarray] | None:
+    """Squared standard errors by parameter, of an exact diagonal from the spread over the inputs.
+
+    None where the tree tells of no error; NaN for a single input.
+    """
     if _has(tree, "standard_error"):
         return {name: one**2 for name, one in values_of(tree, "standard_error").items()}
     if not _has(tree, "input_variance"):

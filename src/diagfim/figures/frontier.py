@@ -8,9 +8,6 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from diagfim.experiments.reading import DRAWN, WHOLE
 from diagfim.figures.style import (
-    COLOURS,
-    INFORMATION,
-    MARKERS,
     NAMES,
     TEXT_WIDTH,
     Draw,
@@ -18,14 +15,17 @@ from diagfim.figures.style import (
     over_replicates,
     paper_style,
 )
+from diagfim.looks import COLOURS, MARKERS
 
 LOOKS = {
-    "score": (NAMES["score"], COLOURS["score"], MARKERS["score"]),
-    "hessian": (NAMES["hessian"], COLOURS["hessian"], MARKERS["hessian"]),
-    "mixed": ("mixed", "#E69F00", "D"),
-    "exact": ("exact in $y$", INFORMATION, "^"),
-    "hutchinson": ("Hutchinson", "#56B4E9", "v"),
-    "empirical": ("empirical", "#CC79A7", "x"),
+    estimator: (name, COLOURS[estimator], MARKERS[estimator])
+    for estimator, name in {
+        **NAMES,
+        "mixed": "mixed",
+        "exact": "exact in $y$",
+        "hutchinson": "Hutchinson",
+        "empirical": "empirical",
+    }.items()
 }
 """Name, colour and marker of each estimator."""
 

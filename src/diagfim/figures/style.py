@@ -13,12 +13,16 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diagfim import looks
+from diagfim.arrays import short_layer
+
 Draw = Callable[[dict[str, xr.Dataset]], Figure]
 """A figure of an experiment: from the groups of its gathered file, by name."""
 
-INFORMATION = "#009E73"
-COLOURS = {"score": "#0072B2", "hessian": "#D55E00"}
-MARKERS = {"score": "o", "hessian": "s"}
+BOTH = ("score", "hessian")
+INFORMATION = looks.COLOURS["exact"]
+COLOURS = {name: looks.COLOURS[name] for name in BOTH}
+MARKERS = {name: looks.MARKERS[name] for name in BOTH}
 NAMES = {"score": r"$\hat{I}_1$", "hessian": r"$\hat{I}_2$"}
 BOUND_STYLES = {"theorem 5.2": "--", "true eigenvalue": ":"}
 BOUND_NAMES = {"theorem 5.2": "Thm 5.2", "true eigenvalue": r"true $\tilde\lambda$"}
@@ -60,8 +64,9 @@ def save(figure: Figure, paths: Sequence[str]) -> None:
 
 
 def layer_name(layer: str) -> str:
-    """What a figure calls a layer of the study's networks."""
-    return f"layer {layer.removeprefix('dense')}"
+    """What a figure calls a layer: those of the study's networks have numbers."""
+    short = short_layer(layer, most=18)
+    return f"layer {short}" if short.isdigit() else short
 
 
 def legend_below(figure: Figure, axis: Axes, columns: int) -> None:
