@@ -92,7 +92,7 @@ def _layer(
 
 def _is_affine(block: AffineFactors, shapes: Shapes) -> bool:
     units = block.first.shape[-1]
-    expected = {block.weight: (units, block.fan_in)}
+    expected: dict[str, tuple[int, ...]] = {block.weight: (units, block.fan_in)}
     if block.bias is not None:
         expected[block.bias] = (units,)
     return expected == dict(shapes)
