@@ -26,6 +26,7 @@ CONDA_NAMES = {
 }
 CONDA_ONLY = {"python", "pip"}
 PIP_ONLY = {
+    "asdfghjkl",
     "backpack-for-pytorch",
     "curvlinops-for-pytorch",
     "laplace-torch",
