@@ -5,12 +5,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-import safetensors
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diagfim.errors import UserError
+from diagfim.loading import load_weights
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -20,6 +18,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "relu": nn.ReLU,
 }
+"""By the name that a configuration knows them by."""
 
 
 def mlp(
@@ -182,19 +181,4 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         If the file is not safetensors, names other tensors or shapes than the model's, or holds a
         value that is not finite.
     """
-    try:
-        state = load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); train again") from None
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise UserError(
-                f"{path}: tensor {name} has shape {found.get(name)}, the network expects "
-                f"{expected.get(name)}; use weights of the configured network"
-            )
-        if not torch.isfinite(state[name]).all():
-            raise UserError(f"{path}: tensor {name} holds NaN or infinity; train again")
-    model.load_state_dict(state)
-    return model.eval()
+    return load_weights(model, path, remedy="train again")
