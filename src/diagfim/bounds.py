@@ -30,7 +30,7 @@ def squared_norms(derivatives: Derivatives) -> tuple[Labelled, Labelled]:
     Returns
     -------
     parameters : dict of str to dict of str to array
-        ``first_squared`` and ``second_squared``, each (n, *shape of the parameter tensor).
+        ``first_squared`` and ``second_squared``, each ``(n, *shape)`` of its tensor.
     layers : dict of str to dict of str to array
         By weight name, (n,) means over the layer's parameters: of ``first_squared``, of its square
         ``first_fourth``, and of ``second_squared``.

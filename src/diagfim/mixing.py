@@ -69,7 +69,27 @@ def best_weights(noises: Mapping[str, Noise], level: str = "parameter") -> dict[
 
 
 def mix_variance(weight: Array, noise: Noise) -> Array:
-    """Variance of the mix at given weights: w² V1 + (1 − w)² V2 + 2 w (1 − w) C12."""
+    """Variance of the mix at given weights: w² V1 + (1 − w)² V2 + 2 w (1 − w) C12.
+
+    Parameters
+    ----------
+    weight : array
+        w, in the shape of the variances or broadcast against them.
+    noise : Noise
+
+    Returns
+    -------
+    array, in the shape of the variances
+        In their units, per draw if they are; never negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diagfim.mixing import Noise, mix_variance
+    >>> noise = Noise(np.array([1.0]), np.array([3.0]), np.zeros(1))
+    >>> mix_variance(np.array([0.75]), noise).tolist()
+    [0.75]
+    """
     v1, v2, c12 = noise
     other = 1 - weight
     xp = array_namespace(v1)

@@ -361,15 +361,19 @@ def rule_factors(relative_error: float, confidence: float) -> dict[str, float]:
     >>> round(rule_factors(0.1, 0.95)["chebyshev"])
     2000
     """
-    if not 0 < relative_error < float("inf"):
-        raise UserError(f"relative_error: {relative_error} is not positive; 0.1 is ten per cent")
-    if not 0 < confidence < 1:
-        raise UserError(f"confidence: {confidence} is not between 0 and 1; pass 0.95, say")
+    if not _is_number(relative_error) or not 0 < relative_error < float("inf"):
+        raise UserError(f"relative_error: {relative_error!r} is not positive; 0.1 is ten per cent")
+    if not _is_number(confidence) or not 0 < confidence < 1:
+        raise UserError(f"confidence: {confidence!r} is not between 0 and 1; pass 0.95, say")
     quantile = max(float(stats.chi2.ppf(confidence, 1)), _SINGLE)
     return {
         "chebyshev": 1 / ((1 - confidence) * relative_error**2),
         "clt": quantile / relative_error**2,
     }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating)
 
 
 def _attributes(relative_error: float, confidence: float, over: str) -> dict[str, object]:
@@ -420,6 +424,9 @@ def _known(key: str, names: Sequence[str]) -> list[str]:
 def _costs(seconds: Mapping[str, float | Cost]) -> dict[str, Cost]:
     if seconds:
         _known("seconds", list(seconds))
+    for name, cost in seconds.items():
+        if not isinstance(cost, Cost) and not _is_number(cost):
+            raise UserError(f"seconds: {cost!r} for {name} is neither a number nor a Cost")
     return {
         name: cost if isinstance(cost, Cost) else Cost(float(cost))
         for name, cost in seconds.items()

@@ -5,16 +5,32 @@ moments from the definition of a variance.  Nothing here knows of layers, factor
 streams, nor shares a line with what computes fast; memory is that of a full Hessian.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from diagfim.derivatives.fitness import examine
+
 Named = dict[str, Tensor]
 
 
-# The fused kernels of attention have no second derivatives.
-@sdpa_kernel(SDPBackend.MATH)
+@contextmanager
+def _attention_by_formula() -> Iterator[None]:
+    """Neither its fused kernels nor the nested tensors of a padded encoder are differentiable."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@_attention_by_formula()
 def derivatives(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Named, Named]:
     """Outputs and their first and second derivatives by every parameter, one input at a time.
 
@@ -28,8 +44,14 @@ def derivatives(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Named, Named]
     -------
     outputs : tensor, (n, T)
     first, second : dict of str to tensor
-        By parameter that requires a gradient: ∂h_t/∂θ_i and ∂²h_t/∂θ_i², (n, T, *shape).
+        By parameter that requires a gradient: ∂h_t/∂θ_i and ∂²h_t/∂θ_i², ``(n, T, *shape)``.
+
+    Raises
+    ------
+    UserError
+        If the model is none that `diagfim.analyze` would take.
     """
+    examine(model, inputs[:2])
     parameters = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
     outputs, firsts, seconds = [], [], []
     for one in inputs:
@@ -71,6 +93,11 @@ def analyze(model: nn.Module, inputs: Tensor, family: str = "categorical") -> di
     dict of str to dict of str to tensor
         By parameter, then ``fisher``, ``variance_1``, ``variance_2``, ``covariance_12`` and
         ``input_variance``, in the shape of the parameter.
+
+    Raises
+    ------
+    KeyError
+        If the family is another one.
 
     Examples
     --------

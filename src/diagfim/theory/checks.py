@@ -294,9 +294,10 @@ def remark_4_5_sigmoid(rng: np.random.Generator, cases: int) -> Iterator[Compari
 def remark_4_5_limits(rng: np.random.Generator, cases: int, softplus: bool) -> Iterator[Comparison]:
     """V1 and V2 of a unit far from z = 0 beside those of a unit without activation.
 
-    With φ' and |φ''| at most exp(−|z|): V1 ≤ exp(−4|z|) V1' and V2 ≤ exp(−2|z|) V2' for the sigmoid
-    on both sides.  For SoftPlus at z > 0 the second holds, and φ' ≥ 1/2 keeps V1 ≥ V1' / 16.
-    Beyond |z| = 8 autograd's own 1 − φ(z) has lost too many digits to tell.
+    With r = abs(z), and both φ' and abs(φ'') at most exp(−r): V1 ≤ exp(−4r) V1' and
+    V2 ≤ exp(−2r) V2' for the sigmoid on both sides.  For SoftPlus at z > 0 the second holds, and
+    φ' ≥ 1/2 keeps V1 ≥ V1' / 16.  Beyond r = 8 autograd's own 1 − φ(z) has lost too many digits to
+    tell.
     """
     outgoing, inputs = _normal(rng, cases, 3), _normal(rng, cases, 4)
     z = torch.from_numpy(rng.uniform(1, 8, (cases, 1)) * (1 if softplus else rng.choice([-1, 1])))
