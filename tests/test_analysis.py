@@ -73,6 +73,20 @@ class Tokens(nn.Module):
         return self.read(torch.tanh(self.embedding(x)).mean(1))
 
 
+class Padded(nn.Module):
+    """An encoder of which PyTorch packs the tokens that are no padding, in eval mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(5, 4, padding_idx=0)
+        layer = nn.TransformerEncoderLayer(4, 2, 4, activation="gelu", batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.table(x), src_key_padding_mask=x == 0).mean(1))
+
+
 def convolution(activation):
     return nn.Sequential(
         nn.Conv2d(1, 2, 3, padding=1),
@@ -120,6 +134,7 @@ NETWORKS = {
     "attention": (Attention, (3, 4), "autodiff"),
     "tied weights": (Tied, (3,), "autodiff"),
     "tokens": (Tokens, None, "autodiff"),
+    "padded tokens": (Padded, None, "autodiff"),
 }
 
 
@@ -349,7 +364,7 @@ def test_nothing_is_imported_before_it_is_asked_for():
 def test_a_long_analysis_says_so_before_it_starts(monkeypatch, caplog):
     model, samples, _ = network("layer-norm")
 
-    def slow(self, first, curved):
+    def slow(self, first, curved, directions):
         return 50.0 * len(first) if curved else 1.0
 
     monkeypatch.setattr(ENGINES["autodiff"], "seconds", slow)
@@ -365,6 +380,26 @@ def test_a_long_analysis_says_so_before_it_starts(monkeypatch, caplog):
     assert not caplog.records
     diagfim.estimate(model, samples, "hessian")
     assert "about 3 minutes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"estimator": "score"}, (False, 1)),
+        ({"estimator": "score", "draws": 2}, (False, 2)),
+        ({"estimator": "hutchinson"}, (False, 1)),
+        ({"estimator": "exact"}, (False, 3)),
+        ({"estimator": "hessian"}, (True, 3)),
+    ],
+)
+def test_a_forecast_is_of_what_the_estimator_wants(monkeypatch, options, wanted):
+    model, samples, _ = network("layer-norm")
+    asked = []
+    monkeypatch.setattr(
+        ENGINES["autodiff"], "seconds", lambda _, first, *wants: asked.append(wants) or 0.0
+    )
+    diagfim.estimate(model, samples, errors=False, **options)
+    assert asked == [wanted]
 
 
 # ------------------------------------------------------------------------------------ errors
@@ -401,7 +436,7 @@ class Scalar(nn.Linear):
         (with_weight(dtype=torch.float16), inputs(2), {}, "0.weight: dtype torch.float16; convert"),
         (dense().requires_grad_(False), inputs(2), {}, "model: no parameter requires a gradient"),
         (Scalar(3, 1).double(), inputs(2), {}, r"model: its outputs are \(2,\); expected a tensor"),
-        (dense(), torch.inf * inputs(2), {}, "model: NaN or infinite outputs at the first inputs"),
+        (dense(), torch.inf * inputs(2), {}, "inputs: the one at position 0, .* holds NaN or inf"),
         (dense(), inputs(2), {"family": "cauchy"}, "family: 'cauchy' is not one of categorical"),
         (dense(), inputs(2), {"method": "magic"}, "method: 'magic' is not auto, dense, graph"),
         (dense(), inputs(2), {"dtype": torch.float16}, "dtype: torch.float16 is neither"),

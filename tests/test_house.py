@@ -163,6 +163,9 @@ def test_conda_environment_has_the_same_python():
 def test_one_version():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
     assert pyproject()["project"]["version"] == diagfim.__version__ == cited
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest[1] == diagfim.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", diagfim.__version__), "semantic versioning"
 
 
 # ---------------------------------------------------------------------------------- tidiness

@@ -7,6 +7,7 @@ parameter tensor in its own shape.
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ import xarray as xr
 from torch import Tensor, nn
 
 from diagfim.derivatives.engines import Slow
+from diagfim.derivatives.fitness import undisturbed
 from diagfim.errors import UserError
 from diagfim.estimators import ESTIMATORS, Estimator, PilotMixed, whole
-from diagfim.families import Family, family_of
+from diagfim.families import Family
 from diagfim.intake import Data, Inputs, Network
 from diagfim.moments import Population
 from diagfim.streams import Batch
@@ -88,11 +90,12 @@ def analyze(
     >>> bool((tree["2.bias"]["variance_2"] == 0).all())
     True
     """
-    data = Data(inputs)
-    network = Network(model, data.example, method, dtype, memory)
-    population = Population(family_of(family), probes=probes)
-    for batch in _batches(data, network, curved=True):
-        population.update(network.engine.at(batch.inputs))
+    with undisturbed(model):
+        data = Data(inputs)
+        network = Network(model, data.example, family, method, dtype, memory)
+        population = Population(network.family, probes=probes)
+        for batch in _batches(data, network):
+            population.update(network.at(batch))
     values, _ = population.result()
     title = "Exact Fisher diagonal and estimator variances, per draw of y"
     return network.tree(values, population.quantities, title, inputs=population.count)
@@ -175,7 +178,7 @@ def estimate(
     >>> sorted(tree["0.weight"].data_vars)
     ['fisher', 'standard_error']
     """
-    if estimator not in ESTIMATORS:
+    if estimator not in tuple(ESTIMATORS):  # a list, say, is in no dict
         raise UserError(f"estimator: {estimator!r} is not one of {', '.join(ESTIMATORS)}")
     draws, seed = whole("draws", draws, 1), whole("seed", seed, 0)
     kind, options = _kind(estimator, level, weights, pilot, probes)
@@ -184,11 +187,12 @@ def estimate(
             f"labels: the {estimator} estimator does not look at those of the data; leave them "
             "out, or pass estimator='empirical'"
         )
-    stream = kind(family_of(family), draws, seed, errors, **options)
-    data = Data(inputs, labels)
-    network = Network(model, data.example, method, dtype, memory)
-    for batch in _batches(data, network, stream.curved):
-        stream.update(network.engine.at(batch.inputs), batch)
+    with undisturbed(model):
+        data = Data(inputs, labels)
+        network = Network(model, data.example, family, method, dtype, memory)
+        stream = kind(network.family, draws, seed, errors, **options)
+        for batch in _batches(data, network, stream):
+            stream.update(network.at(batch), batch)
     title = f"Fisher diagonal by the {estimator} estimator"
     settings: dict[str, object] = {"estimator": estimator, "draws": draws, "seed": seed}
     settings |= {"labels": kind.labels, **options}
@@ -213,16 +217,32 @@ def _kind(
     return ESTIMATORS[estimator], {"level": level}
 
 
-def _batches(data: Data, network: Network, curved: bool) -> Iterator[Batch]:
-    """Batches of the engine's size, after a forecast where they will take long."""
+def _batches(data: Data, network: Network, stream: Estimator | None = None) -> Iterator[Batch]:
+    """Batches of the engine's size, after a forecast where they will take long.
+
+    Parameters
+    ----------
+    data : Data
+    network : Network
+    stream : Estimator, optional
+        What the derivatives are for; without one, all of them are wanted.
+    """
     for batch in data.batches(network, network.engine.batch_size):
         if batch.start == 0 and isinstance(network.engine, Slow):
-            each = network.engine.seconds(batch.inputs, curved) / len(batch.inputs)
+            curved, directions = (True, None) if stream is None else _wanted(stream, network, batch)
+            each = network.engine.seconds(batch.inputs, curved, directions) / len(batch.inputs)
             number = 1000 if data.total is None else data.total
             if each * number > _LONG:
                 per = " per 1,000 inputs" if data.total is None else ""
                 log.warning("diagfim: about %s%s (%s)", _duration(each * number), per, network)
         yield batch
+
+
+def _wanted(stream: Estimator, network: Network, batch: Batch) -> tuple[bool, int]:
+    """Whether an estimator wants second derivatives, and first ones along how many directions."""
+    labels = None if batch.labels is None else batch.labels[:1]
+    one = replace(batch, inputs=batch.inputs[:1], labels=labels)
+    return stream.curved, stream.plan(network.at(one).outputs, one).first.shape[1]
 
 
 _LONG = 60.0

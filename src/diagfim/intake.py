@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -12,12 +13,26 @@ from tqdm import tqdm
 
 from diagfim import __version__, arrays
 from diagfim.derivatives.engines import choose
+from diagfim.derivatives.factored import Linearised
+from diagfim.derivatives.fitness import (
+    FLOATS,
+    examine,
+    given_by,
+    line,
+    look_at_module,
+    look_at_outputs,
+    look_at_values,
+    named,
+)
 from diagfim.errors import UserError
+from diagfim.estimators import whole
+from diagfim.families import Family, family_of
 from diagfim.moments import Labelled
 from diagfim.streams import Batch, pieces, rebatch
 
-Inputs = Tensor | Iterable[Tensor | tuple[Tensor, Tensor] | list[Tensor]]
-"""A tensor (n, ...), or batches of one, alone or with labels, as a DataLoader yields them."""
+Array = Tensor | np.ndarray
+Inputs = Array | Iterable[Array | tuple[Array, Array | None] | list[Array]]
+"""An array (n, ...), or batches of one, alone or with labels, as a DataLoader yields them."""
 
 
 class Data:
@@ -25,8 +40,8 @@ class Data:
 
     Parameters
     ----------
-    inputs : tensor, (n, ...), or iterable of tensors or of (tensor, labels)
-    labels : tensor, (n, ...), optional
+    inputs : tensor or array, (n, ...), or iterable of them, alone or as (inputs, labels)
+    labels : tensor or array, (n, ...), optional
         Only beside a single tensor of inputs.
 
     Attributes
@@ -42,20 +57,28 @@ class Data:
         If there are none, or they are not what they should be.
     """
 
-    def __init__(self, inputs: Inputs, labels: Tensor | None = None) -> None:
-        self.total = len(inputs) if isinstance(inputs, Tensor) else None
+    def __init__(self, inputs: Inputs, labels: Array | None = None) -> None:
+        # An iterable may say how many it yields, as diagfim.loading.Batches does.
+        self.total: int | None = getattr(inputs, "total", None)
+        if isinstance(inputs, Tensor | np.ndarray) and inputs.ndim:
+            self.total = len(inputs)
         stream = (piece for piece in pieces(inputs, labels) if len(piece[0]))
-        first = next(stream, None)
-        if first is None:
-            raise UserError("inputs: none were given; pass at least one input")
-        self.example = first[0][:2]
-        self._stream = chain([first], stream)
+        held: list[tuple[Tensor, Tensor | None]] = []
+        # Two of them, to see whether inputs act on each other: batches may be of one.
+        while sum(len(one) for one, _ in held) < 2 and (piece := next(stream, None)) is not None:
+            held.append(piece)
+        if not held:
+            raise UserError(
+                "inputs: none were given; pass at least one input, and a generator no second time"
+            )
+        self.example = torch.cat([one[:2] for one, _ in held])[:2]
+        self._stream = chain(held, stream)
 
     def batches(self, network: "Network", size: int) -> Iterator[Batch]:
         """Batches of a size on the model's device, with progress after some seconds; once only."""
         with tqdm(total=self.total, unit=" inputs", delay=5, disable=None) as progress:
             for batch in rebatch(self._stream, size):
-                yield Batch(network.prepare(batch.inputs), batch.labels, batch.start)
+                yield replace(batch, inputs=network.prepare(batch.inputs))
                 progress.update(len(batch.inputs))
 
 
@@ -67,10 +90,16 @@ class Network:
     model : torch.nn.Module
     example : tensor, (n, ...)
         One or two inputs, to try the model on.
+    family : str or Family
+        As for `diagfim.analyze`, as are `method`, `dtype` and `memory`.
     method : str
-        As for `diagfim.analyze`, as are `dtype` and `memory`.
     dtype : torch.dtype, optional
     memory : int
+
+    Attributes
+    ----------
+    family : Family
+    engine : Engine
 
     Raises
     ------
@@ -82,25 +111,27 @@ class Network:
         self,
         model: nn.Module,
         example: Tensor,
+        family: str | Family,
         method: str,
         dtype: torch.dtype | None,
         memory: int,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise UserError(f"model: a {type(model).__name__} is not a torch.nn.Module")
-        if dtype not in (None, torch.float32, torch.float64):
-            raise UserError(f"dtype: {dtype} is neither torch.float32 nor torch.float64")
-        if dtype is not None:
-            model = copy.deepcopy(model).to(dtype)
+        self.family = family_of(family)
+        if dtype not in (None, *FLOATS):
+            raise UserError(f"dtype: {dtype!r} is neither torch.float32 nor torch.float64")
+        memory = whole("memory", memory, 1)
+        look_at_module(model)
+        look_at_values(model)
+        self._model = model if dtype is None else _converted(model, dtype)
         self._parameters = {
-            name: value for name, value in model.named_parameters() if value.requires_grad
+            name: value for name, value in self._model.named_parameters() if value.requires_grad
         }
-        _examine(self._parameters)
         one = next(iter(self._parameters.values()))
         self._device, self._dtype = one.device, one.dtype
         example = self.prepare(example)
-        _try(model, example)
-        self.engine = choose(model, example, memory, method)
+        outputs = examine(self._model, example)
+        _look_at_family(self.family, self._model, example, outputs)
+        self.engine = choose(self._model, example, memory, method)
 
     def __str__(self) -> str:
         """How large it is and how it is differentiated, for a log."""
@@ -112,6 +143,19 @@ class Network:
         if inputs.is_floating_point():
             return inputs.to(self._device, self._dtype)
         return inputs.to(self._device)
+
+    def at(self, batch: Batch) -> Linearised:
+        """Outputs at a batch, found to be finite, and derivatives on demand.
+
+        Raises
+        ------
+        UserError
+            If the model does not take the inputs, or gives NaN or infinity; the message says where.
+        """
+        with named(self._model, batch.inputs, batch.start):
+            at = self.engine.at(batch.inputs)
+        look_at_outputs(self._model, batch.inputs, at.outputs, batch.start)
+        return at
 
     def tree(
         self, values: Labelled, quantities: tuple[str, ...], title: str, **settings: object
@@ -145,34 +189,26 @@ class Network:
         return xr.DataTree.from_dict({"/": root, **nodes})
 
 
-@torch.no_grad()
-def _examine(parameters: dict[str, nn.Parameter]) -> None:
-    if not parameters:
-        raise UserError("model: no parameter requires a gradient; there is nothing to analyse")
-    for name, value in parameters.items():
-        if value.dtype not in (torch.float32, torch.float64):
-            raise UserError(
-                f"{name}: dtype {value.dtype}; convert the model to float32 or float64, or pass "
-                "dtype=torch.float32"
-            )
-        # A sum is finite only if its terms are, and ten times cheaper than looking at each.
-        if not value.sum().isfinite() and not value.isfinite().all():
-            raise UserError(f"{name}: holds NaN or infinity; the network is not usable as it is")
-
-
-def _try(model: nn.Module, example: Tensor) -> None:
-    """Run the model on the example; its own complaints, in a line, are the user's to read."""
+def _converted(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of the model in another precision."""
     try:
-        with torch.no_grad():
-            outputs = model(example)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return copy.deepcopy(model).to(dtype)
+    except (RuntimeError, TypeError) as error:
         raise UserError(
-            f"inputs: the model does not take a batch of shape {tuple(example.shape)} and dtype "
-            f"{example.dtype}: {reason}"
-        ) from None
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise UserError(f"model: its outputs are {found}; expected a tensor (inputs, outputs)")
-    if not torch.isfinite(outputs).all():
-        raise UserError("model: NaN or infinite outputs at the first inputs; look at the inputs")
+            f"dtype: the model cannot be copied ({line(error)}); convert it, model.to({dtype}), "
+            "and leave dtype= out"
+        ) from error
+
+
+def _look_at_family(family: Family, model: nn.Module, example: Tensor, outputs: Tensor) -> None:
+    """Refuse outputs that cannot be what the family takes them for."""
+    culprit = given_by(model, example, family.links)
+    if culprit is not None:
+        raise UserError(
+            f"family: {family.name} expects {family.outputs}, but {culprit} gives means; leave it "
+            "out"
+        )
+    misfit = family.misfit(outputs)
+    if misfit is not None:
+        raise UserError(f"family: {family.name} expects {family.outputs}, but {misfit}")
+    family.mean(outputs)  # complains by itself

@@ -27,9 +27,10 @@ from torch.func import grad, jacrev, vmap
 from diagfim import __version__, arrays
 from diagfim.arrays import layer_of
 from diagfim.derivatives.autodiff import Autodiff
+from diagfim.derivatives.fitness import undisturbed
 from diagfim.errors import UserError
 from diagfim.estimators import whole
-from diagfim.families import Family, family_of
+from diagfim.families import Family
 from diagfim.intake import Data, Inputs, Network
 from diagfim.moments import Running
 from diagfim.seeding import InputStreams
@@ -92,11 +93,9 @@ def analyze(
     >>> tree["2"]["variance_1"].sel(row="2.weight[0,1]", column="2.bias[1]").shape
     ()
     """
-    found_of = family_of(family)
-    network = _Blocks(model, inputs, blocks, dtype, memory)
-    network.plan(8 * network.outputs)
 
     def moments(block: _Block, batch: Batch, outputs: Tensor) -> Tensor:
+        found_of = network.family
         every = torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1)
         first, second = block.first(batch.inputs, every), block.second(batch.inputs, every)
         left, right = first[:, :, block.rows], first[:, :, block.columns]
@@ -114,7 +113,11 @@ def analyze(
         )
 
     values = {}
-    for name, sums in network.run(moments).items():
+    with undisturbed(model):
+        network = _Blocks(model, inputs, family, blocks, dtype, memory)
+        network.plan(8 * network.outputs)
+        found = network.run(moments)
+    for name, sums in found.items():
         spread = np.zeros_like(sums.mean[0])
         if sums.count > 1:
             spread = sums.variance[0] * (sums.count - 1) / sums.count
@@ -173,23 +176,24 @@ def estimate(
     if estimator not in ("score", "hessian"):
         raise UserError(f"estimator: {estimator!r} is not one of score, hessian")
     draws, seed = whole("draws", draws, 1), whole("seed", seed, 0)
-    found_of = family_of(family)
-    network = _Blocks(model, inputs, blocks, dtype, memory)
-    network.plan(6)
 
     def estimates(block: _Block, batch: Batch, outputs: Tensor) -> Tensor:
         streams = InputStreams(seed, batch.start, len(batch.inputs))
-        drawn = found_of.draw(outputs, draws, streams)
+        drawn = network.family.draw(outputs, draws, streams)
         if estimator == "score":
             first = block.first(batch.inputs, drawn.directions)
             found = (drawn.weights[:, :, None] * first).mT @ first
         else:
-            first = block.first(batch.inputs, found_of.root(outputs))
+            first = block.first(batch.inputs, network.family.root(outputs))
             found = first.mT @ first - block.second(batch.inputs, drawn.mean[:, None])[:, 0]
         return cast(Tensor, found[:, block.rows, block.columns])
 
     values = {}
-    for name, sums in network.run(estimates).items():
+    with undisturbed(model):
+        network = _Blocks(model, inputs, family, blocks, dtype, memory)
+        network.plan(6)
+        found = network.run(estimates)
+    for name, sums in found.items():
         error = np.full_like(sums.mean, np.nan)  # one input does not tell
         if sums.count > 1:
             error = np.sqrt(sums.variance / sums.count)
@@ -263,21 +267,25 @@ def derivatives_of(
     >>> found.second.shape, found.first_squared.shape, found.names[-1]
     ((5, 2, 8, 8), (5, 8), 'bias[1]')
     """
-    network = _Blocks(model, inputs, "full", dtype, memory)
-    network.plan(network.outputs)
-    [block] = network.blocks
-    parts: list[tuple[Tensor, ...]] = []
-    held = 0
-    for batch, outputs in network.batches():
-        held += outputs.numel() * block.size**2 * outputs.element_size()
-        if held > memory:
-            raise UserError(
-                f"inputs: second derivatives by {block.size:,} parameters at more than "
-                f"{batch.start:,} of them exceed memory={memory:,} bytes; pass fewer at a time, or "
-                "a larger memory="
+    with undisturbed(model):
+        # Any numbers can be means: the outputs need not be anything in particular.
+        network = _Blocks(model, inputs, "gaussian", "full", dtype, memory)
+        network.plan(network.outputs)
+        [block] = network.blocks
+        parts: list[tuple[Tensor, ...]] = []
+        held = 0
+        for batch, outputs in network.batches():
+            held += outputs.numel() * block.size**2 * outputs.element_size()
+            if held > memory:
+                raise UserError(
+                    f"inputs: second derivatives by {block.size:,} parameters at more than "
+                    f"{batch.start:,} of them exceed memory={memory:,} bytes; pass fewer at a "
+                    "time, or a larger memory="
+                )
+            every = torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1)
+            parts.append(
+                (outputs, block.first(batch.inputs, every), block.second(batch.inputs, every))
             )
-        every = torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1)
-        parts.append((outputs, block.first(batch.inputs, every), block.second(batch.inputs, every)))
     return Derivatives(
         block.names(), *(torch.cat(some).cpu().numpy() for some in zip(*parts, strict=True))
     )
@@ -290,6 +298,7 @@ class _Blocks:
         self,
         model: nn.Module,
         inputs: Inputs,
+        family: str | Family,
         blocks: str,
         dtype: torch.dtype | None,
         memory: int,
@@ -297,7 +306,8 @@ class _Blocks:
         if blocks not in _CUTS:
             raise UserError(f"blocks: {blocks!r} is not one of {', '.join(_CUTS)}")
         self._data = Data(inputs)
-        self._network = Network(model, self._data.example, "autodiff", dtype, memory)
+        self._network = Network(model, self._data.example, family, "autodiff", dtype, memory)
+        self.family = self._network.family
         self._engine = cast(Autodiff, self._network.engine)
         self._attributes = {"blocks": blocks}
         example = self._network.prepare(self._data.example[:1])
@@ -326,7 +336,7 @@ class _Blocks:
         """Batches on the model's device, and their outputs."""
         for batch in self._data.batches(self._network, self._size):
             with torch.no_grad():
-                outputs = self._engine.call({}, {}, batch.inputs)
+                outputs = self._network.at(batch).outputs
             yield batch, outputs
             self.count += len(batch.inputs)
 

@@ -2,35 +2,20 @@
 
 Derivatives come from autograd through the whole network, one Hessian per output and input, and
 moments from the definition of a variance.  Nothing here knows of layers, factors, directions or
-streams, nor shares a line with what computes fast; memory is that of a full Hessian.
+streams, nor shares a line with what computes fast; memory is that of a full Hessian.  It trusts
+PyTorch, whose own second derivatives of ``weight_norm`` and ``cdist`` are wrong.
 """
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from diagfim.derivatives.fitness import examine
+from diagfim.derivatives.fitness import attention_by_formula, examine
 
 Named = dict[str, Tensor]
 
 
-@contextmanager
-def _attention_by_formula() -> Iterator[None]:
-    """Neither its fused kernels nor the nested tensors of a padded encoder are differentiable."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@_attention_by_formula()
+@attention_by_formula()
 def derivatives(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Named, Named]:
     """Outputs and their first and second derivatives by every parameter, one input at a time.
 

@@ -585,6 +585,15 @@ def test_forecast():
     assert graph.seconds(samples.repeat(1000, 1, 1, 1)) > graph.seconds(samples, curved=False)
 
 
+def test_forecast_takes_no_more_directions_than_are_wanted():
+    """A forecast along all of many outputs would itself take longer than what it forecasts."""
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(800, 500))
+    graph = Graph(model, torch.rand(2, 1, 12, 12))
+    samples = torch.rand(20, 1, 12, 12)
+    every, one = (graph.seconds(samples, False, directions) for directions in (None, 1))
+    assert every > 5 * one  # 500 times the passes back
+
+
 # ---------------------------------------------------------------------------------- parameters
 
 

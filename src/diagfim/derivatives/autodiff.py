@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp, vmap
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from diagfim.derivatives.factored import AffineFactors
+from diagfim.derivatives.fitness import attention_by_formula, line, look_at_modes, try_out
 from diagfim.errors import UserError
 
 Named = dict[str, Tensor]
@@ -100,10 +100,11 @@ class Autodiff:
     def __init__(self, model: nn.Module, example: Tensor, memory: int = 2**25) -> None:
         self.model = model
         example = example[:4]
-        _refuse(model)
+        look_at_modes(model)
         self.values = {name: p.detach() for name, p in model.named_parameters()}
         self.wanted = [name for name, p in model.named_parameters() if p.requires_grad]
-        outputs, watch = _probe(model, example)
+        outputs = try_out(model, example)
+        watch = _watched(model, example)
         self.looped_first: set[str] = set()
         """Names that first derivatives are taken by one input after the other."""
         self.looped_second: set[str] = set()
@@ -118,7 +119,7 @@ class Autodiff:
             _try_first(self, example)
         except RuntimeError as error:
             raise UserError(
-                f"model: PyTorch does not differentiate it ({_line(error)}); replace that operation"
+                f"model: PyTorch does not differentiate it ({line(error)}); replace that operation"
             ) from None
         _try_second(self, example)
 
@@ -176,20 +177,22 @@ class Autodiff:
         """
         return _AutodiffAt(self, inputs)
 
-    def seconds(self, inputs: Tensor, curved: bool = True) -> float:
-        """Forecast for the derivatives along every output, from a few of them.
+    def seconds(self, inputs: Tensor, curved: bool = True, directions: int | None = None) -> float:
+        """Forecast of the time that the derivatives take at these inputs, from a few of them.
 
         Parameters
         ----------
         inputs : tensor, (n, ...)
         curved : bool
             Whether second derivatives are wanted at all.
+        directions : int, optional
+            K, along how many directions the first ones are; by default as many as outputs.
         """
         rows = inputs[:1] if self.looped_first else inputs
         at = self.at(rows)
         every = at.outputs.new_ones(*at.outputs.shape, at.outputs.shape[1])
         start = time.perf_counter()
-        for _ in at.pull(every, None):
+        for _ in at.pull(every[:, :directions], None):
             pass
         total = (time.perf_counter() - start) * len(inputs) / len(rows)
         sizes = {name: self.entries(name) for name in self.single_names()}
@@ -390,24 +393,6 @@ class _AutodiffAt:
 # ------------------------------------------------------------------------- examining a network
 
 
-def _refuse(model: nn.Module) -> None:
-    """Modules that are known to give an input more than one output."""
-    for name, module in model.named_modules():
-        where = f"{name or 'model'}: {type(module).__name__}"
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
-            raise UserError(
-                f"{where} with max_norm={module.max_norm} changes its weights in every pass; set "
-                "max_norm to None"
-            )
-        random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-        mixing = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if module.training and (random or mixing):
-            raise UserError(
-                f"{where} in training mode makes an output depend on chance or on the other "
-                "inputs; call model.eval() first"
-            )
-
-
 class _Watch(TorchDispatchMode):
     """Follows what a pass makes, and how often it takes each parameter.
 
@@ -442,38 +427,12 @@ class _Watch(TorchDispatchMode):
 
 
 @torch.no_grad()
-def _probe(model: nn.Module, example: Tensor) -> tuple[Tensor, _Watch]:
-    """Outputs at the example, which must be per input, and what the pass takes and makes."""
-    with _differentiable():
-        with _Watch() as watch:
-            outputs = model(example)
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(example):
-            raise UserError(
-                f"model: its outputs are {shape}; expected a tensor (inputs, outputs), here of "
-                f"{len(example)} rows"
-            )
-        if not outputs.is_floating_point():
-            raise UserError(
-                f"model: its outputs are {outputs.dtype}; expected floating point, such as logits"
-            )
-        if not torch.equal(outputs, model(example)):
-            raise UserError(
-                "model: two passes over the same inputs differ; make its forward deterministic"
-            )
-        alone = model(example[:1])
-    if alone.shape != outputs[:1].shape:
-        raise UserError(
-            f"model: a batch of one input has outputs {tuple(alone.shape)}; expected "
-            f"{tuple(outputs[:1].shape)}; do not squeeze the axis of the inputs"
-        )
-    rounding = 1e3 * torch.finfo(outputs.dtype).eps * outputs.abs().max()
-    if (outputs[:1] - alone).abs().max() > rounding:
-        raise UserError(
-            "model: the outputs of an input depend on the other inputs of its batch; only networks "
-            "that treat inputs one by one have a Fisher information per input"
-        )
-    return outputs, watch
+def _watched(model: nn.Module, example: Tensor) -> _Watch:
+    """What a pass over the example takes and makes."""
+    watch = _Watch()
+    with _differentiable(), watch:
+        model(example)
+    return watch
 
 
 def _candidates(network: Autodiff, example: Tensor, uses: Counter[int]) -> list[_Offset]:
@@ -591,7 +550,7 @@ def _try_second(network: Autodiff, example: Tensor) -> None:
                 slope.backward()
             expected = zero if size.grad is None else size.grad
     except RuntimeError as error:
-        network.refusal = _line(error)
+        network.refusal = line(error)
         return
     tolerance = torch.finfo(along.dtype).eps ** 0.5
     try:
@@ -648,10 +607,6 @@ def _gradient(
     return torch.autograd.grad(
         value, by, along, create_graph=again, retain_graph=True, materialize_grads=True
     )
-
-
-def _line(error: RuntimeError) -> str:
-    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
 
 
 def _random(like: Tensor, seed: int) -> Tensor:
@@ -796,11 +751,6 @@ class _SpelledOut(TorchFunctionMode):
 
 @contextmanager
 def _differentiable() -> Iterator[None]:
-    """Attention by its formula, not by fused kernels, which know no forward derivatives."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), _SpelledOut():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    """Attention and the functions of `_SpelledOut` by their formulas."""
+    with attention_by_formula(), _SpelledOut():
+        yield

@@ -66,8 +66,8 @@ class Chain:
     Raises
     ------
     UserError
-        If a module is of another kind, is in training mode with dropout, or appears twice; the
-        message names it.
+        If a module is of another kind, has hooks, is in training mode with dropout, or appears
+        twice; the message names it.
 
     Notes
     -----
@@ -336,6 +336,12 @@ def _refuse_shared(name: str, linear: nn.Linear, seen: set[int]) -> None:
 
 def _leaves(module: nn.Module, prefix: str) -> Iterable[tuple[str, nn.Module]]:
     """Modules of nested Sequentials in order of execution, with the prefix of their parameters."""
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        raise UserError(
+            f"{prefix.rstrip('.') or 'model'}: {type(module).__name__} has hooks or a forward of "
+            "its own, and may do something else than its class does; the dense recursion goes by "
+            "the class"
+        )
     if type(module).forward is nn.Sequential.forward:
         # named_children() would pass over a module that stands in the chain twice.
         for name, child in module.named_modules(remove_duplicate=False):

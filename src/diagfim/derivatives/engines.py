@@ -27,8 +27,17 @@ class Engine(Protocol):
 class Slow(Protocol):
     """An engine that may take minutes, and says so."""
 
-    def seconds(self, inputs: Tensor, curved: bool = True) -> float:
-        """Forecast of the time that the derivatives take at these inputs, second ones or not."""
+    def seconds(self, inputs: Tensor, curved: bool = True, directions: int | None = None) -> float:
+        """Forecast of the time that the derivatives take at these inputs.
+
+        Parameters
+        ----------
+        inputs : tensor, (n, ...)
+        curved : bool
+            Whether second derivatives are wanted at all.
+        directions : int, optional
+            K, along how many directions the first ones are; by default as many as outputs.
+        """
         ...
 
 
@@ -64,6 +73,6 @@ def choose(model: nn.Module, example: Tensor, memory: int, method: str = "auto")
             except UserError:
                 continue  # the last one says what is wrong with a model that none can take
         return Autodiff(model, example, memory)
-    if method not in ENGINES:
+    if method not in tuple(ENGINES):  # a list, say, is in no dict
         raise UserError(f"method: {method!r} is not auto, {', '.join(ENGINES)}")
     return ENGINES[method](model, example, memory)

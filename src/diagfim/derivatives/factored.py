@@ -75,7 +75,7 @@ class Entries:
         return tuple(name for name, _ in self.shapes)
 
     def split(self, full: Array) -> dict[str, Array]:
-        """Cut (..., units, 1) into the tensors, each (..., *its shape)."""
+        """Cut (..., units, 1) into the tensors, each ``(..., *shape)``."""
         found: dict[str, Array] = {}
         start = 0
         for name, shape in self.shapes:

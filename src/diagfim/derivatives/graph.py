@@ -101,7 +101,7 @@ class Graph:
         """
         return _GraphAt(self._plan, inputs, self._held)
 
-    def seconds(self, inputs: Tensor, curved: bool = True) -> float:
+    def seconds(self, inputs: Tensor, curved: bool = True, directions: int | None = None) -> float:
         """Forecast of the time that the derivatives take at these inputs, from a few of them.
 
         Parameters
@@ -109,20 +109,22 @@ class Graph:
         inputs : tensor, (n, ...)
         curved : bool
             Whether second derivatives are wanted at all.
+        directions : int, optional
+            K, along how many directions the first ones are; by default as many as outputs.
         """
-        count, elapsed = 1, self._elapsed(inputs[:1], curved)
+        count, elapsed = 1, self._elapsed(inputs[:1], curved, directions)
         whole = min(self.batch_size, len(inputs))
         if elapsed * whole < 1:
-            count, elapsed = whole, self._elapsed(inputs[:whole], curved)
+            count, elapsed = whole, self._elapsed(inputs[:whole], curved, directions)
         return elapsed / count * len(inputs)
 
-    def _elapsed(self, inputs: Tensor, curved: bool) -> float:
+    def _elapsed(self, inputs: Tensor, curved: bool, directions: int | None) -> float:
         start = time.perf_counter()
         at = self.at(inputs)
         n, outputs = at.outputs.shape
         every = torch.eye(outputs, dtype=at.outputs.dtype, device=at.outputs.device)
         every = every.expand(n, outputs, outputs)
-        for _ in at.pull(every, every if curved else None):
+        for _ in at.pull(every[:, :directions], every if curved else None):
             pass
         if inputs.is_cuda:
             torch.cuda.synchronize(inputs.device)

@@ -30,13 +30,27 @@ FAMILIES: dict[str, type[Categorical] | type[Independent]] = {
 def family_of(family: str | Family) -> Family:
     """The family of a name, or the family given.
 
+    Parameters
+    ----------
+    family : str or Family
+        A key of `FAMILIES`, or an object that has the methods of `Family`.
+
     Raises
     ------
     UserError
         If no family has that name.
     """
-    if not isinstance(family, str):
+    if isinstance(family, Family):
+        if isinstance(family, type):
+            raise UserError(
+                f"family: {family.__name__} is a class; pass an object of it, {family.__name__}()"
+            )
         return family
+    if not isinstance(family, str):
+        raise UserError(
+            f"family: a {type(family).__name__} is neither a name nor an object that has what "
+            "diagfim.families.Family lists"
+        )
     if family not in FAMILIES:
         raise UserError(f"family: {family!r} is not one of {', '.join(FAMILIES)}, nor an object")
     return FAMILIES[family]()

@@ -6,7 +6,7 @@ estimators (Lemma 3.1).  It also draws y from the model, as directions again.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from diagfim.derivatives.factored import Array
 from diagfim.seeding import InputStreams
@@ -54,6 +54,7 @@ class Draws:
     mean: Array
 
 
+@runtime_checkable
 class Family(Protocol):
     """An output distribution, with outputs h of shape (n, T) and residuals r = t(y) − η.
 
@@ -62,6 +63,14 @@ class Family(Protocol):
     """
 
     name: str
+    outputs: str
+    """What the outputs are, for messages."""
+    links: tuple[str, ...]
+    """Classes of modules that give the means in place of the outputs that are wanted."""
+
+    def misfit(self, outputs: Array) -> str | None:
+        """What speaks against outputs (n, T) being this family's, and the remedy, if anything."""
+        ...
 
     def mean(self, outputs: Array) -> Array:
         """η = E[t(y)]: (n, T)."""

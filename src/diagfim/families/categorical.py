@@ -73,6 +73,29 @@ class Categorical:
     """One label among C, with p(y = c | x) = softmax(h)_c and t(y) one-hot (Theorem 5.2)."""
 
     name = "categorical"
+    outputs = "logits"
+    links: tuple[str, ...] = ("Softmax", "Softmax2d")
+
+    def misfit(self, outputs: Array) -> str | None:
+        """One logit, or rows that are probabilities; logarithms of these are as good as logits.
+
+        To add the same number to all logits changes nothing, so that of no row of logits the values
+        are positive and of sum 1 but by chance.
+        """
+        xp = array_namespace(outputs)
+        if outputs.shape[1] == 1:
+            return (
+                "one output is no choice among labels and has no information; pass "
+                'family="bernoulli" for log-odds, or "gaussian" for a mean'
+            )
+        rounding = 1e3 * float(xp.finfo(outputs.dtype).eps)
+        sums = xp.sum(outputs, axis=1)
+        if bool(xp.all(outputs >= 0)) and bool(xp.all(xp.abs(sums - 1) <= rounding)):
+            return (
+                "the outputs are positive and of sum 1, as probabilities are; leave the softmax "
+                "out, or take its logarithm"
+            )
+        return None
 
     def probabilities(self, outputs: Array) -> Array:
         """Softmax σ of the logits: (n, C) to (n, C)."""
@@ -138,7 +161,10 @@ class Categorical:
         labels = xp.asarray(targets)
         found = f"shape {tuple(labels.shape)} of {labels.dtype}"
         if labels.shape != (n,) or not xp.isdtype(labels.dtype, "integral"):
-            raise UserError(f"labels: {found}; the categorical family expects ({n},) integers")
+            remedy = "labels.argmax(1) of one-hot ones" if labels.ndim == 2 else "labels.long()"
+            raise UserError(
+                f"labels: {found}; the categorical family expects ({n},) integers, such as {remedy}"
+            )
         low, high = (int(xp.min(labels)), int(xp.max(labels))) if n else (0, 0)
         if low < 0 or high >= classes:
             raise UserError(

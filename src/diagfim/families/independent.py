@@ -67,6 +67,12 @@ class Independent(ABC):
     name: str
     targets = "numbers"
     """What the targets are, for messages."""
+    outputs = "natural parameters"
+    links: tuple[str, ...] = ()
+
+    def misfit(self, outputs: Array) -> str | None:
+        """Nothing by itself: any numbers may be natural parameters."""
+        return None
 
     @abstractmethod
     def central(self, outputs: Array) -> Central:
@@ -154,13 +160,18 @@ class Independent(ABC):
         xp = array_namespace(outputs)
         values = xp.asarray(targets, dtype=outputs.dtype, device=outputs.device)
         if values.shape != outputs.shape:
+            remedy = "; pass labels[:, None]" if outputs.shape == (*values.shape, 1) else ""
             raise UserError(
                 f"labels: shape {tuple(values.shape)}; the {self.name} family expects the shape of "
-                f"the outputs, {tuple(outputs.shape)}"
+                f"the outputs, {tuple(outputs.shape)}{remedy}"
             )
         found = self.statistic(values)
-        if not bool(xp.all(xp.isfinite(found))):
-            raise UserError(f"labels: the {self.name} family expects {self.targets} only")
+        known = xp.isfinite(found)
+        if not bool(xp.all(known)):
+            raise UserError(
+                f"labels: the {self.name} family expects {self.targets} only; found "
+                f"{float(values[~known][0])}"
+            )
         return found - self.mean(outputs)
 
     def sample(self, outputs: Array, draws: int, streams: InputStreams) -> Array:
@@ -208,13 +219,17 @@ class Gaussian(Independent):
 
     name = "gaussian"
     targets = "real numbers"
+    outputs = "means"
 
     def __init__(self, variance: float | np.ndarray = 1.0) -> None:
-        values = np.asarray(variance, dtype=np.float64)
-        if values.ndim > 1 or not np.all(values > 0):
+        try:
+            values = np.asarray(variance, dtype=np.float64)
+        except (TypeError, ValueError):
+            values = np.array(np.nan)
+        if values.ndim > 1 or not np.all((values > 0) & (values < np.inf)):
             raise UserError(
-                f"variance: {variance} is not positive; give that of the noise, once or for every "
-                "output"
+                f"variance: {variance} is not positive and finite; give that of the noise, once or "
+                "for every output"
             )
         self.variance = values
 
@@ -267,6 +282,8 @@ class Bernoulli(Independent):
 
     name = "bernoulli"
     targets = "0 and 1"
+    outputs = "log-odds"
+    links: tuple[str, ...] = ("Sigmoid", "Hardsigmoid")
 
     def central(self, outputs: Array) -> Central:
         """With p the logistic function of h: p, p q, p q (q − p) and p q (q − p)²."""
@@ -292,12 +309,20 @@ class Poisson(Independent):
 
     name = "poisson"
     targets = "counts 0, 1, 2, ..."
+    outputs = "logarithms of means"
 
     def central(self, outputs: Array) -> Central:
         """Every cumulant is λ = exp(h)."""
         xp = array_namespace(outputs)
         rate = xp.exp(outputs)
-        return Central(rate, rate, rate, rate + 2 * rate * rate)
+        square_variance = rate + 2 * rate * rate
+        if not bool(xp.all(xp.isfinite(square_variance))):
+            raise UserError(
+                f"family: poisson: outputs up to {float(xp.max(outputs)):.6g}, as logarithms of "
+                f"means, overflow {outputs.dtype}; if they are the means themselves, return their "
+                "logarithms"
+            )
+        return Central(rate, rate, rate, square_variance)
 
     def quantile(self, outputs: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """The least count whose cumulative probability exceeds the level."""
