@@ -673,7 +673,7 @@ def given_by(model: nn.Module, inputs: Tensor, kinds: Iterable[str]) -> str | No
 
 @contextmanager
 def attention_by_formula() -> Iterator[None]:
-    """Attention without fused kernels and nested tensors, which round otherwise or lack a derivative."""
+    """Attention by matrix products: fused kernels and nested tensors lack derivatives."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
