@@ -43,7 +43,7 @@ def test_the_code_of_the_readme_runs_and_prints_what_it_shows(capsys, tmp_path, 
     namespace: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", text, re.DOTALL)
     first, table = blocks[0]
-    assert len(first.splitlines()) == 5
+    assert len([line for line in first.splitlines() if line]) == 5
     for block, shown in blocks:
         exec(block, namespace)
         printed = capsys.readouterr().out
