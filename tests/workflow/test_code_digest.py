@@ -115,6 +115,7 @@ def changed_by(project, file, old, new):
             {
                 "derivatives.py",
                 "evaluate.py",
+                "frontier.py",
                 "joint_moments.py",
                 "joint_estimates.py",
                 "spectra.py",

@@ -94,7 +94,7 @@ OWN = {
 ALL_OFF = {
     "networks": {"sigmoid": None, "logsigmoid": None},
     "benchmark": {"enabled": False},
-    "experiments": {name: {"enabled": False} for name in ("population", "frontier", "empirical")},
+    "experiments": {name: {"enabled": False} for name in ("population", "empirical")},
 }
 
 
@@ -141,7 +141,7 @@ def test_experiments_on_training_need_a_network_that_is_trained(monkeypatch):
         "networks": {**ALL_OFF["networks"], "mine": {**mine, "test_set": False}}
     }
     assert lines_for(change) == []
-    for section in ("population", "frontier", "empirical"):
+    for section in ("population", "empirical"):
         wanted = merge(copy.deepcopy(change), {"experiments": {section: {"enabled": True}}})
         (line,) = lines_for(wanted)
         assert f"experiments.{section}.enabled is True" in line

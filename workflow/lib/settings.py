@@ -87,9 +87,9 @@ def _contradictions(config: Settings) -> Iterator[str]:
             )
     experiments = config["experiments"]
     if not trained:
-        for section in ("experiments.population", "experiments.frontier", "experiments.empirical"):
-            if experiments[section.rpartition(".")[2]]["enabled"]:
-                yield _untrained(section)
+        for name in ("population", "empirical"):
+            if experiments[name]["enabled"]:
+                yield _untrained(f"experiments.{name}")
         if config["benchmark"]["enabled"]:
             yield _untrained("benchmark")
     last = config["training"]["epochs"]

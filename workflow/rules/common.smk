@@ -64,16 +64,15 @@ def archives(wildcards):
     return [f"{root}/{name}.gz" for name in MNIST_SHA256] if root else []
 
 
-def inputs_of(wildcards):
+def inputs_at(network):
     """What a network is studied at: a data set of images, or a user's own data."""
-    network = NETWORKS[wildcards.network]
-    return network.get("data", f"{RESULTS}/data/{network.get('dataset')}.nc")
+    one = NETWORKS[network]
+    return one["data"] if network in OWN else f"{RESULTS}/data/{one['dataset']}.nc"
 
 
-def factory_of(wildcards):
+def factory_at(network):
     """The file that a user's own network is written in, so that an edit reruns what rests on it."""
-    factory = NETWORKS[wildcards.network].get("factory")
-    return [factory.rpartition(":")[0]] if factory else []
+    return [NETWORKS[network]["factory"].rpartition(":")[0]] if network in OWN else []
 
 
 def stages(network):
@@ -85,20 +84,30 @@ def joint_stages(network):
     return list(stages(network)) if network in OWN else config["joint"]["epochs"]
 
 
-def weights(some):
-    """Input function: files of the weights at the stages that a function of a network names."""
-
-    def files(wildcards):
-        network = wildcards.network
-        if network in OWN:  # the same for every replicate
-            return [NETWORKS[network]["weights"][stage] for stage in some(network)]
-        return expand(CHECKPOINT, **wildcards, epoch=some(network))
-
-    return files
-
-
 def last_stage(network):
     return [max(stages(network))]
+
+
+def weights_at(network, replicate, some):
+    """Files of the weights at some stages; a user's own are the same for every replicate."""
+    if network in OWN:
+        return [NETWORKS[network]["weights"][stage] for stage in some]
+    return expand(CHECKPOINT, network=network, replicate=replicate, epoch=some)
+
+
+def inputs_of(wildcards):
+    return inputs_at(wildcards.network)
+
+
+def factory_of(wildcards):
+    return factory_at(wildcards.network)
+
+
+def weights(some):
+    """Input function: files of the weights at the stages that a function of a network names."""
+    return lambda wildcards: weights_at(
+        wildcards.network, wildcards.replicate, some(wildcards.network)
+    )
 
 
 def of_network(*, joint=False, **more):
@@ -138,7 +147,7 @@ def of_replicates(name, networks):
 
 
 def experiment_files(wildcards):
-    """What an experiment reads: images, and checkpoints of the study's networks."""
+    """What an experiment reads: images, or the inputs and checkpoints of a network of the study."""
     name, replicate = wildcards.experiment, wildcards.replicate
     settings = config["experiments"][name]
     files = {}
@@ -147,11 +156,10 @@ def experiment_files(wildcards):
             f"{RESULTS}/data/{dataset}.nc" for dataset in settings["datasets"]
         ]
     if name in OF_THE_STUDY:
-        files["images"] = [f"{RESULTS}/data/{NETWORKS[MEASURED]['dataset']}.nc"]
-        epochs = settings.get("epochs", [max(EPOCHS)])
-        files["checkpoints"] = expand(
-            CHECKPOINT, network=MEASURED, replicate=replicate, epoch=epochs
-        )
+        epochs = settings.get("epochs", last_stage(MEASURED))
+        files["inputs"] = inputs_at(MEASURED)
+        files["factory"] = factory_at(MEASURED)
+        files["checkpoints"] = weights_at(MEASURED, replicate, epochs)
         if name == "empirical":
             files["accumulators"] = expand(
                 ACCUMULATOR,

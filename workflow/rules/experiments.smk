@@ -14,10 +14,11 @@ EXPERIMENTS = [
     name for name in EXPERIMENT_FIGURES if config["experiments"][name]["enabled"]
 ]
 EXPERIMENT_FIGURE = f"{RESULTS}/figures/experiments/{{experiment}}/{{figure}}"
-# Some look at the first network that is trained here; of the others all but the toy train on images themselves.
+# Some look at the first network that is trained here, or that a user brings where none is; of the
+# others all but the toy train on images themselves.
 OF_THE_STUDY = ("population", "frontier", "empirical")
-MEASURED = next(iter(TRAINED), None)
-STUDIED = {"network": NETWORKS.get(MEASURED), "training": config["training"]}
+MEASURED = next(iter([*TRAINED, *OWN]))
+STUDIED = {"network": NETWORKS[MEASURED], "training": config["training"]}
 # A clock runs in these: no other job beside them on a small machine.
 TIMED = ("frontier",)
 

@@ -9,15 +9,15 @@ from diagfim.errors import UserError
 from diagfim.loading import build_model, load_weights, open_data
 
 
-def open_network(snakemake):
+def open_network(snakemake, dtype=torch.float64):
     """The network of a job, whose input ``inputs`` is a data set of images or a user's data."""
     settings = snakemake.params.settings["network"]
     kind = Own if "factory" in settings else Trained
-    return kind(settings, snakemake.input.inputs)
+    return kind(settings, snakemake.input.inputs, dtype)
 
 
 class Network:
-    """At double precision; `load` fills it with the weights of a stage of training."""
+    """In a precision for model and inputs; `load` fills it with the weights of a stage."""
 
     def first(self, key, number):
         """Positions of the first inputs, as many as the configuration's key says."""
@@ -42,21 +42,22 @@ class Network:
 class Trained(Network):
     """A multilayer perceptron of the study, and the test set."""
 
-    def __init__(self, settings, path):
+    def __init__(self, settings, path, dtype):
         self.path = path
+        self._dtype = dtype
         with arrays.read(path) as tree:
             self._images = torch.from_numpy(tree["test/images"].values)
             self._labels = torch.from_numpy(tree["test/labels"].values)
         self.size = len(self._images)
         self.model = networks.mlp(
             self._images[0].numel(), settings["hidden"], 10, settings["activation"], 0
-        ).double()
+        ).to(dtype)
 
     def load(self, weights):
         networks.load(self.model, weights)
 
     def take(self, positions):
-        return training.images_to_inputs(self._images[torch.as_tensor(positions)], torch.float64)
+        return training.images_to_inputs(self._images[torch.as_tensor(positions)], self._dtype)
 
     def labels(self, positions):
         return self._labels[torch.as_tensor(positions)]
@@ -68,11 +69,12 @@ class Trained(Network):
 class Own(Network):
     """What a factory returns, with a user's weights, at a user's data."""
 
-    def __init__(self, settings, path):
+    def __init__(self, settings, path, dtype):
         self.path = path
+        self._dtype = dtype
         self._samples = open_data(path, **settings.get("images", {}))
         self.size = len(self._samples)
-        self.model = build_model(settings["factory"]).double()
+        self.model = build_model(settings["factory"]).to(dtype)
         self._shapes = {
             name: tuple(value.shape)
             for name, value in self.model.named_parameters()
@@ -88,7 +90,7 @@ class Own(Network):
 
     def take(self, positions):
         inputs = self._samples.take(positions)
-        return inputs.double() if inputs.is_floating_point() else inputs
+        return inputs.to(self._dtype) if inputs.is_floating_point() else inputs
 
     def labels(self, positions):
         return self._samples.labels(positions)

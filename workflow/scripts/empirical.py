@@ -14,7 +14,7 @@ with job(snakemake) as this:
     settings = snakemake.params.settings
     network = settings["network"]
     sets = {}
-    with arrays.read(snakemake.input.images[0]) as tree:
+    with arrays.read(snakemake.input.inputs) as tree:
         for half in ("train", "test"):
             images = torch.from_numpy(tree[half]["images"].values[: settings["inputs"]])
             labels = torch.from_numpy(tree[half]["labels"].values[: settings["inputs"]]).long()

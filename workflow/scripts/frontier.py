@@ -2,8 +2,10 @@
 
 import torch
 from _job import commit, job
+from _network import open_network
 
-from diagfim import arrays, networks, training
+from diagfim import arrays
+from diagfim.errors import UserError
 from diagfim.experiments import frontier
 from diagfim.seeding import integer
 
@@ -11,14 +13,17 @@ with job(snakemake) as this:
     # With one thread the numbers do not depend on the cores, and the clock least on the machine.
     torch.set_num_threads(1)
     settings = snakemake.params.settings
-    network = settings["network"]
-    with arrays.read(snakemake.input.images[0]) as tree:
-        images = torch.from_numpy(tree["test/images"].values[: settings["pool"]])
-        labels = torch.from_numpy(tree["test/labels"].values[: settings["pool"]]).long()
-    inputs = training.images_to_inputs(images, torch.float32)
-    model = networks.mlp(inputs.shape[1], network["hidden"], 10, network["activation"], 0)
-    networks.load(model, snakemake.input.checkpoints[0])
+    network = open_network(snakemake, torch.float32)
+    network.load(snakemake.input.checkpoints[0])
+    pool = network.first("experiments.frontier.pool", settings["pool"])
+    labels = network.labels(pool)
+    if labels is None:
+        raise UserError(
+            f"config: experiments.frontier.enabled is True, and it looks at labels, but "
+            f"{network.path} has none; add them or switch it to false"
+        )
     seed = integer(settings["seed"], "frontier", snakemake.wildcards.replicate)
-    groups = frontier.experiment(model, inputs, labels, settings, seed)
+    inputs = network.take(pool)
+    groups = frontier.experiment(network.model, inputs, labels.long(), settings, seed)
     title = "Errors, seconds and plans of the estimators of the Fisher diagonal"
     arrays.write(snakemake.output[0], groups, title, settings, commit())

@@ -11,7 +11,7 @@ with job(snakemake) as this:
     torch.set_num_threads(snakemake.threads)
     settings = snakemake.params.settings
     network = settings["network"]
-    with arrays.read(snakemake.input.images[0]) as tree:
+    with arrays.read(snakemake.input.inputs) as tree:
         images = torch.from_numpy(tree["test/images"].values[: settings["inputs"]])
     inputs = training.images_to_inputs(images, torch.float32)
     model = networks.mlp(inputs.shape[1], network["hidden"], 10, network["activation"], 0)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from diagfim.arrays import ALL
+from diagfim.arrays import ALL, short_layer
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
 from diagfim.experiments.reading import WHOLE
 from diagfim.latex import Tex, grouped, scientific
@@ -66,7 +66,7 @@ def claims(groups: Datasets) -> list[Claim]:
     """What the cost of second derivatives has to say about Î2."""
     ratio = equal_time(groups)
     by_layer = "; ".join(
-        f"{str(layer).removeprefix('dense')}: {median_and_range(ratio.sel(layer=layer))}"
+        f"{short_layer(str(layer))}: {median_and_range(ratio.sel(layer=layer))}"
         for layer in ratio["layer"].values
     )
     return [
@@ -169,4 +169,4 @@ def _count(value: float) -> Tex:
 
 
 def _layer(layer: str) -> str:
-    return {WHOLE: "network", ALL: "every"}.get(layer, str(layer).removeprefix("dense"))
+    return {WHOLE: "network", ALL: "every"}.get(layer, short_layer(str(layer)))
