@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import nn
 
 from diagfim.derivatives.engines import Slow
 from diagfim.derivatives.fitness import undisturbed
 from diagfim.errors import UserError
 from diagfim.estimators import ESTIMATORS, Estimator, PilotMixed, whole
 from diagfim.families import Family
-from diagfim.intake import Data, Inputs, Network
+from diagfim.intake import Array, Data, Inputs, Network
 from diagfim.moments import Population
 from diagfim.streams import Batch
 
@@ -109,7 +109,7 @@ def estimate(
     seed: int = 0,
     family: str | Family = "categorical",
     *,
-    labels: Tensor | None = None,
+    labels: Array | None = None,
     errors: bool = True,
     level: str = "parameter",
     weights: str = "exact",
@@ -138,8 +138,8 @@ def estimate(
         N, the number of draws for each input; of no effect for "exact" and "empirical".
     seed : int
         What is drawn for an input depends on the seed and on its position alone.
-    labels : tensor, (n,) or (n, T), optional
-        Labels of the data for "empirical", when `inputs` is a tensor.  No other estimator looks at
+    labels : tensor or array, (n,) or (n, T), optional
+        Labels of the data for "empirical", when `inputs` is one.  No other estimator looks at
         labels of the data, not even at those that a DataLoader yields.
     errors : bool
         Whether to compute standard errors; without them a cheap estimate takes half the time.
