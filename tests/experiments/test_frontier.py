@@ -175,13 +175,15 @@ def test_the_cheapest_is_the_fastest(groups):
         assert row["wins"] == 3
 
 
-def test_the_section_names_nothing_that_is_missing(groups, tmp_path):
+@pytest.mark.parametrize("own", [False, True])
+def test_the_section_names_nothing_that_is_missing(groups, tmp_path, own):
     shutil.copy(SECTIONS / "frontier.tex.j2", tmp_path)
     template = tmp_path / "all.tex.j2"
     template.write_text('<% include "frontier.tex.j2" %>')
     this = {"pool": 30, **SETTINGS, **report.contents(groups), "claims": report.claims(groups)}
-    latex.render(template, tmp_path / "all.tex", this=this)
+    latex.render(template, tmp_path / "all.tex", this=this, main={"own": own})
     text = (tmp_path / "all.tex").read_text()
+    assert ("first network" in text) != own
     assert "nan" not in text
     assert "textbackslash" not in text
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
