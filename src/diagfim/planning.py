@@ -28,7 +28,8 @@ from diagfim.arrays import ALL, layer_of, layer_sums
 from diagfim.errors import UserError
 from diagfim.estimators import whole
 from diagfim.families import Family
-from diagfim.variances import UNBIASED, draw_variances, inputs_of, tells_probes, values_of
+from diagfim.moments import PROBE
+from diagfim.variances import UNBIASED, draw_variances, inputs_of, relative, tells, values_of
 
 _SINGLE = 1.5365
 """Multiple of the mean from which on a single χ²₁ reaches farthest (Székely and Bakirov 2003)."""
@@ -156,13 +157,13 @@ def plan(
     names = _chosen(tree, estimators, probes)
     costs = _costs(seconds or {})
     size = _by_layer({name: value**2 for name, value in values_of(tree, "fisher").items()})
-    of_inputs = _over(_by_layer(values_of(tree, "input_variance")), size)
+    of_inputs = relative(_by_layer(values_of(tree, "input_variance")), size)
     # The last element stands for all layers together.
     groups = [*(slice(k, k + 1) for k in range(len(size))), slice(None)]
     shape = len(names), len(factors), len(groups)
     number, count, total = (np.full(shape, np.nan) for _ in range(3))
     for e, name in enumerate(names):
-        of_draw = _over(_by_layer(draw_variances(tree, name, level, None, probes)), size)
+        of_draw = relative(_by_layer(draw_variances(tree, name, level, None, probes)), size)
         cost = costs.get(name)
         for r, factor in enumerate(factors.values()):
             for g, group in enumerate(groups):
@@ -245,8 +246,8 @@ def plan_parameters(
     nodes = {}
     for name, value in fisher.items():
         factor = rules.reshape(-1, *(1 for _ in value.shape))
-        a = factor * _over(spread[name], value**2)
-        b = np.stack([factor * _over(of_draw[name], value**2) for of_draw in noises])
+        a = factor * relative(spread[name], value**2)
+        b = np.stack([factor * relative(of_draw[name], value**2) for of_draw in noises])
         if given is not None:
             number, count = _draws_at(given, b), np.full(b.shape, float(given))
         else:
@@ -411,7 +412,7 @@ def _given_inputs(tree: xr.DataTree, over: str, draws: int | None) -> int | None
 def _chosen(tree: xr.DataTree, estimators: Sequence[str] | None, probes: str) -> list[str]:
     if estimators is not None:
         return _known("estimators", estimators)
-    known = probes != "rademacher" or tells_probes(tree)
+    known = probes != "rademacher" or tells(tree, PROBE)
     return [name for name in UNBIASED if name != "hutchinson" or known]
 
 
@@ -436,12 +437,6 @@ def _costs(seconds: Mapping[str, float | Cost]) -> dict[str, Cost]:
 def _by_layer(values: Mapping[str, np.ndarray]) -> np.ndarray:
     """Sums over the parameters of each layer."""
     return np.array(list(layer_sums(values).values()))
-
-
-def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Quotients; nothing over nothing is an estimate that is exactly right, and so 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(above == 0, 0.0, above / below)
 
 
 def _draws_at(inputs: int, b: np.ndarray) -> np.ndarray:

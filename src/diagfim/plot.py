@@ -658,7 +658,7 @@ def estimates(
 def _deviations(estimated: xr.DataTree, exact: xr.DataTree, over: str) -> dict[str, np.ndarray]:
     """Standard errors of the difference between estimated and exact information."""
     from diagfim.summary import squared_errors
-    from diagfim.variances import draw_variances, inputs_of
+    from diagfim.variances import draw_variances, inputs_of, tells
 
     if over == "distribution":
         own, others = (squared_errors(tree) for tree in (estimated, exact))
@@ -670,7 +670,7 @@ def _deviations(estimated: xr.DataTree, exact: xr.DataTree, over: str) -> dict[s
         return {name: (one + others[name]) ** 0.5 for name, one in own.items()}
     if over != "inputs":
         raise UserError(f"over: {over!r} is not one of inputs, distribution")
-    if not all("variance_1" in node for node in exact.children.values()):
+    if not tells(exact, "variance_1"):
         raise UserError(
             "exact: the tree has no variance_1, which tells the errors of the draws; pass what "
             "diagfim.analyze returned, or over='distribution'"
@@ -698,7 +698,7 @@ def _relative(
 ) -> dict[str, np.ndarray]:
     """Relative errors by estimator, each (layers, numbers of draws)."""
     from diagfim.estimators import whole
-    from diagfim.variances import draw_variances, inputs_of
+    from diagfim.variances import draw_variances, inputs_of, relative
 
     analysed = inputs_of(tree)
     count = analysed if inputs is None else whole("inputs", inputs, 1)
@@ -718,9 +718,7 @@ def _relative(
     for estimator in estimators:
         of_draw = _sums(draw_variances(tree, estimator))
         total = (of_inputs + of_draw / draws) / count
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # Nothing over nothing is an estimate that is exactly right.
-            found[estimator] = np.where(total == 0, 0.0, total / size) ** 0.5
+        found[estimator] = relative(total, size) ** 0.5
     return found
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 
 from diagfim.arrays import ALL, layer_sums
 from diagfim.planning import plan
-from diagfim.variances import draw_variances, inputs_of, values_of
+from diagfim.variances import draw_variances, inputs_of, tells, values_of
 
 BOTH = ("score", "hessian")
 """The two standard estimators, of which a table names the better one."""
@@ -62,16 +62,16 @@ def summarize(
     'hessian'
     """
     fisher = values_of(tree, "fisher")
-    parameters = _with_total({name: np.ones(value.shape) for name, value in fisher.items()})
+    parameters = layer_totals({name: np.ones(value.shape) for name, value in fisher.items()})
     found = {
         "parameters": parameters.astype(int),
-        "fisher": (_with_total({n: value**2 for n, value in fisher.items()}) / parameters) ** 0.5,
+        "fisher": (layer_totals({n: value**2 for n, value in fisher.items()}) / parameters) ** 0.5,
     }
     squared = squared_errors(tree)
     if squared is not None:
-        found["standard_error"] = (_with_total(squared) / parameters) ** 0.5
+        found["standard_error"] = (layer_totals(squared) / parameters) ** 0.5
     table = pd.DataFrame(found)
-    if _has(tree, "variance_1"):
+    if tells(tree, "variance_1"):
         table = table.join(_better(tree, relative_error, confidence))
     return table.rename_axis("layer")
 
@@ -81,9 +81,9 @@ def squared_errors(tree: xr.DataTree) -> dict[str, np.ndarray] | None:
 
     None where the tree tells of no error; NaN for a single input.
     """
-    if _has(tree, "standard_error"):
+    if tells(tree, "standard_error"):
         return {name: one**2 for name, one in values_of(tree, "standard_error").items()}
-    if not _has(tree, "input_variance"):
+    if not tells(tree, "input_variance"):
         return None
     freedom = inputs_of(tree) - 1
     return {
@@ -96,7 +96,7 @@ def _better(tree: xr.DataTree, relative_error: float, confidence: float) -> pd.D
     """The better one of two estimators, and its draws, by layer."""
     planned = plan(tree, relative_error, confidence, estimators=BOTH)
     needed = planned["draws_per_input"].sel(rule="clt").transpose("estimator", "layer").values
-    score, hessian = (_with_total(draw_variances(tree, name)) for name in BOTH)
+    score, hessian = (layer_totals(draw_variances(tree, name)) for name in BOTH)
     better = np.select([score < hessian, hessian < score], BOTH, "either")
     # One estimator for all layers is as good as it is in its worst one.
     if needed[0, -1] != needed[1, -1]:
@@ -107,11 +107,7 @@ def _better(tree: xr.DataTree, relative_error: float, confidence: float) -> pd.D
     return pd.DataFrame({"better": better, "draws": draws}, index=score.index)
 
 
-def _has(tree: xr.DataTree, quantity: str) -> bool:
-    return all(quantity in node for node in tree.children.values())
-
-
-def _with_total(values: Mapping[str, np.ndarray]) -> pd.Series:
+def layer_totals(values: Mapping[str, np.ndarray]) -> pd.Series:
     """Sums over the parameters of each layer, and over all."""
     sums = layer_sums(values)
     return pd.Series({**sums, ALL: sum(sums.values())})

@@ -178,7 +178,7 @@ def _of_probes(tree: xr.DataTree, probes: str) -> dict[str, np.ndarray]:
         # E_x[2 I(x)²] = 2 (Var_x I + (E_x I)²)
         spread = values_of(tree, "input_variance")
         return {name: 2 * (spread[name] + value**2) for name, value in fisher.items()}
-    if not tells_probes(tree):
+    if not tells(tree, PROBE):
         raise UserError(
             f"probes: the tree has no {PROBE}, which random signs need; analyze with probes=True, "
             "or pass probes='gaussian'"
@@ -186,9 +186,15 @@ def _of_probes(tree: xr.DataTree, probes: str) -> dict[str, np.ndarray]:
     return values_of(tree, PROBE)
 
 
-def tells_probes(tree: xr.DataTree) -> bool:
-    """Whether a tree of `diagfim.analyze` has the variance of random signs."""
-    return all(PROBE in node for node in tree.children.values())
+def tells(tree: xr.DataTree, quantity: str) -> bool:
+    """Whether a tree has a quantity for every parameter."""
+    return all(quantity in node for node in tree.children.values())
+
+
+def relative(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Quotients of arrays; nothing over nothing is an estimate exactly right, and so 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(above == 0, 0.0, above / below)
 
 
 def _of_mix(tree: xr.DataTree, level: str, given: xr.DataTree | None) -> dict[str, np.ndarray]:

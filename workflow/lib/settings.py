@@ -24,6 +24,12 @@ def problems(config: Settings, schema_path: Path) -> list[str]:
     return found or list(_contradictions(config))
 
 
+def weights_of(network: Settings) -> list[str]:
+    """Files of the weights of a user's own network, by stage."""
+    weights: str | list[str] = network["weights"]
+    return [weights] if isinstance(weights, str) else weights
+
+
 def _explain(error: ValidationError) -> Iterator[str]:
     key = _dotted(error.path)
     schema: Settings = error.schema  # type: ignore[assignment]
@@ -128,10 +134,9 @@ def _untrained(section: str) -> str:
 
 
 def _missing_files(name: str, network: Settings) -> Iterator[str]:
-    weights = network["weights"]
     files = {
         "factory": [network["factory"].rpartition(":")[0]],
-        "weights": [weights] if isinstance(weights, str) else weights,
+        "weights": weights_of(network),
         "data": [network["data"]],
     }
     for key, paths in files.items():

@@ -15,10 +15,9 @@ STARTED = time.time()
 RESULTS = config["results"]
 # A network that is null is left out.
 NETWORKS = {name: one for name, one in config["networks"].items() if one}
-for one in NETWORKS.values():
-    if isinstance(one.get("weights"), str):
-        one["weights"] = [one["weights"]]
 OWN = [name for name, one in NETWORKS.items() if "factory" in one]
+for name in OWN:
+    NETWORKS[name]["weights"] = settings.weights_of(NETWORKS[name])
 TRAINED = [name for name in NETWORKS if name not in OWN]
 REPLICATES = range(config["replicates"])
 EPOCHS = range(config["training"]["epochs"] + 1)

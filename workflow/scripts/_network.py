@@ -27,16 +27,20 @@ class Network:
             )
         return range(number)
 
+    def batches(self, positions, batch_size):
+        """Inputs batch by batch."""
+        for start in range(0, len(positions), batch_size):
+            yield self.take(positions[start : start + batch_size])
+
     def derivatives_of(self, positions, batch_size):
         """Derivatives batch by batch, as NumPy arrays."""
-        for start in range(0, len(positions), batch_size):
-            yield self.derivatives(self.take(positions[start : start + batch_size]))
+        return map(self.derivatives, self.batches(positions, batch_size))
 
     def outputs_of(self, positions, batch_size):
         """Outputs batch by batch."""
-        for start in range(0, len(positions), batch_size):
+        for inputs in self.batches(positions, batch_size):
             with torch.no_grad():
-                yield self.model(self.take(positions[start : start + batch_size]))
+                yield self.model(inputs)
 
 
 class Trained(Network):

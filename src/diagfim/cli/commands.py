@@ -18,11 +18,11 @@ from tqdm import tqdm
 import diagfim
 from diagfim import arrays, loading
 from diagfim.analysis import MEMORY
-from diagfim.arrays import ALL, layer_sums
 from diagfim.cli.output import Report, check_target, table, write
 from diagfim.errors import UserError
 from diagfim.families import Family, Gaussian, family_of
-from diagfim.variances import UNBIASED, values_of
+from diagfim.summary import layer_totals
+from diagfim.variances import UNBIASED, relative, values_of
 
 PROBED = "hutchinson"
 """The estimator whose variance is only analysed where it is asked for."""
@@ -297,7 +297,7 @@ def _compare(task: Task) -> Report:
     errors = {}
     for name in names:
         of_layers = diagfim.variance(tree, name, o.draws, count)
-        errors[name] = _share(_totals(values_of(of_layers, "total_variance")) ** 0.5, size)
+        errors[name] = _share(layer_totals(values_of(of_layers, "total_variance")) ** 0.5, size)
     frame = pd.DataFrame(errors)
     costs = {name: cost.at(o.draws) for name, cost in task.seconds(names).items()}
     found = frame.assign(**_better(frame, costs, exact=count is not None))
@@ -352,20 +352,14 @@ def _comparison(
     )
 
 
-def _totals(values: Mapping[str, np.ndarray]) -> pd.Series:
-    """Sums over the parameters of each layer, and over all."""
-    sums = layer_sums(values)
-    return pd.Series({**sums, ALL: sum(sums.values())})
-
-
 def _norms(values: Mapping[str, np.ndarray]) -> pd.Series:
     """Euclidean norms over the parameters of each layer, and over all."""
-    return _totals({name: value**2 for name, value in values.items()}) ** 0.5
+    return layer_totals({name: value**2 for name, value in values.items()}) ** 0.5
 
 
 def _share(error: pd.Series, size: pd.Series) -> pd.Series:
-    """Relative errors; that of an estimate of nothing is 0 if it is right, and else infinite."""
-    return (error / size).mask(error == 0, 0.0)
+    """Errors in units of what is estimated, by layer."""
+    return pd.Series(relative(error.to_numpy(), size.to_numpy()), size.index)
 
 
 _COMMANDS: dict[str, Callable[[Task], Report]] = {

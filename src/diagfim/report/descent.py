@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from diagfim.arrays import short_layer
 from diagfim.claims import Claim, Datasets
 from diagfim.experiments.reading import METHODS, WHOLE, along_chosen, leave_one_out
 from diagfim.latex import Tex
@@ -109,7 +110,7 @@ def _noise_rows(errors: xr.DataArray) -> list[dict[str, Any]]:
     middle = errors.median("replicate")
     return [
         {
-            "layer": str(layer).removeprefix("dense") if layer != WHOLE else "whole network",
+            "layer": short_layer(str(layer)) if layer != WHOLE else "whole network",
             **{
                 method: {"first": float(one.isel(epoch=0)), "last": float(one.isel(epoch=-1))}
                 for method in METHODS[1:]

@@ -4,6 +4,7 @@ from typing import Any
 
 import xarray as xr
 
+from diagfim.arrays import short_layer
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
 from diagfim.experiments.reading import REFERENCES, WHOLE
 from diagfim.report.summaries import spread
@@ -134,7 +135,7 @@ def _row(one: xr.Dataset, half: str, reference: str, epoch: int) -> dict[str, An
 def _by_layer(last: xr.Dataset, layer: str) -> dict[str, Any]:
     """Draws of equal error after the last epoch: rows by layer, columns by images and reference."""
     return {
-        "layer": "network" if layer == WHOLE else layer.removeprefix("dense"),
+        "layer": "network" if layer == WHOLE else short_layer(layer),
         "cells": [
             float(
                 last["equal_draws"].sel(set=half, reference=reference, estimator=estimator).median()

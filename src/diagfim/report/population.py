@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from diagfim.arrays import short_layer
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
 
 
@@ -21,7 +22,7 @@ def contents(groups: Datasets) -> dict[str, Any]:
         spread = ratio.sel(layer=layer).quantile([0.05, 0.5, 0.95], ["input", "replicate"])
         rows.append(
             {
-                "layer": str(layer).removeprefix("dense"),
+                "layer": short_layer(str(layer)),
                 **{key: float(one[key].median()) for key in ("fisher", "variance_1", "variance_2")},
                 "score_wins": int((one["variance_1"] < one["variance_2"]).sum()),
                 "shares": [
@@ -112,7 +113,7 @@ def score_wins_over_the_test_set(groups: Datasets) -> Claim:
     last = groups["moments"].isel(epoch=-1, layer=slice(None, -1))
     ratio = last["variance_2"] / last["variance_1"]
     by_layer = "; ".join(
-        f"{str(layer.item()).removeprefix('dense')}: {median_and_range(ratio.sel(layer=layer))}"
+        f"{short_layer(layer.item())}: {median_and_range(ratio.sel(layer=layer))}"
         for layer in ratio["layer"]
     )
     return by_replicate(

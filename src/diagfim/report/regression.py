@@ -5,6 +5,7 @@ from typing import Any
 
 import xarray as xr
 
+from diagfim.arrays import short_layer
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
 from diagfim.comparison import BOUND_SLACK, family_limit
 from diagfim.report.summaries import spread
@@ -40,7 +41,7 @@ def layer_table(groups: Datasets) -> list[dict[str, Any]]:
         )
         rows.append(
             {
-                "layer": str(layer).removeprefix("dense"),
+                "layer": short_layer(str(layer)),
                 **{
                     key: float(mean[key].median()) for key in ("fisher", "variance_1", "variance_2")
                 },
@@ -135,7 +136,7 @@ def no_estimator_for_all_layers(groups: Datasets) -> Claim:
     """Using one estimator for all layers is suboptimal, at the noise that fits the data."""
     share = groups["averages"]["hessian_better"].sel(level="fitted")
     by_layer = "; ".join(
-        f"{str(layer.item()).removeprefix('dense')}: {median_and_range(one, 2)}"
+        f"{short_layer(layer.item())}: {median_and_range(one, 2)}"
         for layer, one in zip(share["layer"], share.transpose("layer", ...), strict=True)
     )
     return by_replicate(
