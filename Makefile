@@ -13,17 +13,19 @@ export PYTHON
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .NOTPARALLEL:
-.PHONY: help reproduce smoke bench test lint docs lock clean tex
+.PHONY: help reproduce smoke bench test test-faults test-cluster lint docs lock clean tex
 
 help:
-	@echo "make reproduce  the whole study, up to results/paper/report.pdf"
-	@echo "make smoke      the same pipeline at toy size, in about four minutes"
-	@echo "make bench      time it on this machine, beside other libraries; trains a network first"
-	@echo "make test       all tests"
-	@echo "make lint       style, types and workflow lint only"
-	@echo "make docs       the documentation, as pages under docs/_build/html"
-	@echo "make lock       resolve requirements.lock anew from pyproject.toml"
-	@echo "make clean      remove results, caches and .venv"
+	@echo "make reproduce     the whole study, up to results/paper/report.pdf"
+	@echo "make smoke         the same pipeline at toy size, in about four minutes"
+	@echo "make bench         time it on this machine, beside other libraries; trains a network first"
+	@echo "make test          all tests but those of the next two"
+	@echo "make test-faults   killed jobs, full disks, corrupt files, hundreds of configurations"
+	@echo "make test-cluster  the pipeline on a Slurm of this machine alone, installed where it may"
+	@echo "make lint          style, types and workflow lint only"
+	@echo "make docs          the documentation, as pages under docs/_build/html"
+	@echo "make lock          resolve requirements.lock anew from pyproject.toml"
+	@echo "make clean         remove results, caches and .venv"
 
 reproduce: .venv/.ready tex
 	@$(IN_VENV) snakemake --cores all $(SNAKEMAKE_ARGS)
@@ -37,6 +39,15 @@ bench: .venv/.ready
 
 test: .venv/.ready tex
 	@$(IN_VENV) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# one after the other: they time jobs, to kill them; writes the tables of docs/interruptions.md
+test-faults: .venv/.ready tex
+	@$(IN_VENV) python -m pytest -m "faults or refused or survived" --write-counts $(PYTEST_ARGS)
+
+# where Slurm is missing and may not be installed, the tests are skipped and say so
+test-cluster: .venv/.ready tex
+	-@tests/cluster/slurm.sh install
+	@$(IN_VENV) python -m pytest -m cluster tests/cluster $(PYTEST_ARGS)
 
 lint: .venv/.ready
 	@$(IN_VENV) python -m pytest -q tests/test_house.py -k tidy $(PYTEST_ARGS)

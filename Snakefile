@@ -1,5 +1,6 @@
 """The study: from the image files to the report.  Run it with ``snakemake --cores all``."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -8,11 +9,17 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+MAIN_CONFIG = "config/config.yaml"
 
-configfile: "config/config.yaml"
+
+include: "workflow/rules/reading.smk"
+
+
+configfile: MAIN_CONFIG
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/derivatives.smk"
@@ -38,6 +45,10 @@ rule all:
     input:
         f"{RESULTS}/paper/report.pdf",
         rules.figures.input,
+
+
+onstart:
+    assert_writable()
 
 
 onerror:

@@ -3,6 +3,8 @@
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tally"]
+
 settings.register_profile("diagfim", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("diagfim")
 

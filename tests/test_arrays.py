@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 
 import netCDF4
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 import diagfim
 from diagfim import arrays
 from diagfim.errors import UserError
+from diagfim.origin import origin
 
 CONFIG = {"seed": 3, "network": {"hidden": [4, 3], "activation": "sigmoid"}}
 VALUES = {
@@ -46,7 +48,7 @@ def path(tmp_path):
 
 
 def write(path, content=None, **changes):
-    options = {"title": "A test", "config": CONFIG, "commit": "abc-dirty", **changes}
+    options = {"title": "A test", "config": CONFIG, "about": origin("abc-dirty", 3), **changes}
     arrays.write(path, content or groups(), **options)
 
 
@@ -111,6 +113,10 @@ def test_provenance(path):
     assert attributes["config_sha256"] == digest
     assert attributes["title"] == "A test"
     assert attributes["source"] == f"diagfim {diagfim.__version__}, commit abc-dirty"
+    assert attributes["seed"] == "3"
+    assert f"numpy {np.__version__}" in attributes["packages"].split(", ")
+    assert platform.machine() in attributes["host"]
+    assert platform.node() not in attributes["host"]
     assert attributes["Conventions"].startswith("CF-1.")
 
 
@@ -171,15 +177,6 @@ def test_failure_while_writing_leaves_no_target_and_no_change(path, existing):
         write(path, {**groups(), "zz": bad})
     assert path.exists() == existing
     assert not existing or path.read_bytes() == before
-
-
-def test_what_a_failure_left_does_not_disturb_the_next_writing(path):
-    path.parent.mkdir()
-    path.with_name("file.nc.partial").write_bytes(b"half a file")
-    write(path)
-    with arrays.read(path) as tree:
-        assert tree["loss"].values.tolist() == [0.5, 0.25]
-    assert [one.name for one in path.parent.iterdir()] == ["file.nc"]
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, -1])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import diagfim
-from diagfim import networks
+from diagfim import networks, training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -57,3 +57,24 @@ def test_empirical_with_labels_on_the_processor():
     labels = torch.arange(20) % 3
     expected = diagfim.estimate(model, inputs, "empirical", labels=labels)
     agree(diagfim.estimate(model.cuda(), inputs, "empirical", labels=labels), expected)
+
+
+def test_training_repeats_itself_and_leaves_the_global_generator():
+    inputs = torch.rand(200, 784, generator=torch.Generator().manual_seed(2)).cuda()
+    halves = [(inputs, (torch.arange(200) % 10).cuda())] * 2
+    options = {"epochs": 2, "batch_size": 20, "optimiser": "adam", "learning_rate": 0.01, "seed": 3}
+    runs = []
+    for draws in (0, 5):
+        model, losses = study().cuda(), []
+        for epoch in training.train(model, *halves, **options):
+            losses.append(epoch.train_loss)
+            torch.rand(draws, device="cuda")  # a caller's own, between epochs
+        runs.append((losses[1:], model.state_dict()))
+    (first, weights), (second, others) = runs
+    assert first == second  # dropout's masks, too
+    for name, value in weights.items():
+        assert torch.equal(value, others[name]), name
+    torch.cuda.manual_seed(7)
+    before = torch.cuda.get_rng_state()
+    for _ in training.train(study().cuda(), *halves, **options):
+        assert torch.equal(torch.cuda.get_rng_state(), before)

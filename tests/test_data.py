@@ -61,6 +61,10 @@ FAULTS = {
         lambda path: path.write_bytes(path.read_bytes()[:10] + b"\xff" * 50),
         "cannot be unpacked",
     ),
+    "bomb": (
+        lambda path: path.write_bytes(gzip.compress(bytes(100_000_001), 1)),
+        "unpacks to more than 100 MB",
+    ),
     "checksum": (
         lambda path: path.write_bytes(gzip.compress(CONTENT[FILES[2]] + b"\0")),
         rf"SHA-256 is [0-9a-f]{{64}}, expected {SHA256[FILES[2]]}",
@@ -68,6 +72,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.refused("spoilt archive of images or labels")
 @pytest.mark.parametrize(("spoil", "message"), FAULTS.values(), ids=FAULTS.keys())
 def test_a_spoilt_file_is_refused_in_one_line_that_names_it(archives, spoil, message):
     spoil(archives[2])
@@ -87,6 +92,7 @@ OTHER_FORMATS = {
 }
 
 
+@pytest.mark.refused("archive of another format")
 @pytest.mark.parametrize("content", OTHER_FORMATS.values(), ids=OTHER_FORMATS.keys())
 def test_a_file_in_another_format_is_refused_in_one_line(archives, content):
     archives[2].write_bytes(gzip.compress(content))

@@ -84,8 +84,10 @@ def test_curves_are_told_apart_without_colour():
 def test_equal_data_give_equal_files(tmp_path):
     for name in ("one", "two"):
         figure = networks.training(gathered(), 5000)
-        style.save(figure, [str(tmp_path / f"{name}.{suffix}") for suffix in ("pdf", "png")])
-    for suffix in ("pdf", "png"):
+        paths = [str(tmp_path / f"{name}.{suffix}") for suffix in ("pdf", "png", "svg")]
+        style.save(figure, paths, {"source": "diagfim, commit abc", "seed": "7"})
+    for suffix in ("pdf", "png", "svg"):
         one, two = (tmp_path / f"{name}.{suffix}" for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
+        assert b"source: diagfim, commit abc; seed: 7" in one.read_bytes()
     assert b"/Type3" not in (tmp_path / "one.pdf").read_bytes()

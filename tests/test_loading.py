@@ -143,6 +143,7 @@ BAD_FACTORIES = {
 }
 
 
+@pytest.mark.refused("function that returns no network")
 @pytest.mark.parametrize(("text", "message"), BAD_FACTORIES.values(), ids=BAD_FACTORIES.keys())
 def test_bad_factories_are_refused_in_one_line(tmp_path, text, message):
     path = written(tmp_path, text)
@@ -154,6 +155,7 @@ def test_bad_factories_are_refused_in_one_line(tmp_path, text, message):
         assert set(sys.modules) == modules
 
 
+@pytest.mark.refused("network without a file or a function")
 @pytest.mark.parametrize("factory", ["my_model.py", "my_model.py:", ":build", ""])
 def test_a_factory_needs_a_file_and_a_function(factory):
     refused("names no function; .* such as my_model.py:build", build_model, factory)
@@ -300,6 +302,7 @@ BAD_WEIGHTS = {
 }
 
 
+@pytest.mark.refused("weights that are another network's, or no numbers")
 @pytest.mark.parametrize(("change", "message"), BAD_WEIGHTS.values(), ids=BAD_WEIGHTS.keys())
 def test_bad_weights_are_refused_and_change_nothing(tmp_path, change, message):
     path, model = saved(tmp_path, change), small()
@@ -316,6 +319,7 @@ def test_a_prefix_of_the_network_alone_is_told(tmp_path):
     assert "{'0.' + name: value" in said
 
 
+@pytest.mark.refused("pickled weights")
 @pytest.mark.parametrize("ending", [".pt", ".pth", ".bin", ".ckpt", ".PT"])
 def test_pickles_are_refused_by_name_and_never_opened(tmp_path, ending):
     class Mark:
@@ -518,6 +522,7 @@ BAD_ARRAYS = {
 }
 
 
+@pytest.mark.refused("arrays that are no data")
 @pytest.mark.parametrize(("arrays", "message"), BAD_ARRAYS.values(), ids=BAD_ARRAYS.keys())
 def test_bad_arrays_are_refused_by_name(write, arrays, message):
     path = write(**arrays)
@@ -547,6 +552,7 @@ def test_complex_numbers_and_truth_values_are_refused(tmp_path):
         )
 
 
+@pytest.mark.refused("pickled objects in an npz file")
 def test_pickled_objects_in_a_npz_file_are_never_opened(tmp_path):
     class Mark:
         def __reduce__(self):
@@ -560,6 +566,7 @@ def test_pickled_objects_in_a_npz_file_are_never_opened(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.refused("truncated npz and netCDF files of data")
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
 def test_damaged_files_are_refused_by_name(write, kept):
     path = write(inputs=np.zeros((500, 30)), labels=np.zeros(500))

@@ -1,9 +1,11 @@
 """Networks by configuration, and their weights on disk."""
 
+import json
 import pickle
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from diagfim import networks
@@ -118,6 +120,16 @@ def test_weights_in_float32_are_loaded_into_float64(tmp_path):
     loaded = networks.load(small().double(), tmp_path / "w.safetensors")
     assert loaded.dense1.weight.dtype == torch.float64
     assert torch.equal(loaded.dense1.weight, model.dense1.weight.double())
+
+
+def test_a_file_says_where_it_comes_from_and_is_the_same_twice(tmp_path):
+    about = {f"key {number}": "value" for number in range(10)}
+    model = small()
+    for name in ("one", "two"):
+        networks.save(model, tmp_path / name, about)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    with safe_open(tmp_path / "one", "pt") as file:
+        assert json.loads(file.metadata()["origin"]) == about
 
 
 def test_save_is_all_or_nothing(tmp_path):

@@ -96,7 +96,7 @@ def test_cost_table_adds_up_the_jobs_of_a_rule(tmp_path):
             path.parent.mkdir(exist_ok=True)
             path.write_text(f"s\tmax_rss\n{second}\t{100 + number}\n")
     (tmp_path / "figure" / "1.tsv").write_text("s\tmax_rss\n0.5\tNA\n")
-    rows = costs.cost_table(tmp_path.glob("*/*.tsv"))
+    rows = costs.cost_table(costs.runs(tmp_path.glob("*/*.tsv")))
     assert [row["rule"] for row in rows] == ["train", "figure"]
     assert rows[0] == {"rule": "train", "jobs": 2, "seconds": 40, "longest": 30, "memory": 101}
     assert rows[1]["seconds"] == 2.5

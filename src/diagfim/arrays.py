@@ -9,14 +9,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from diagfim import __version__
 from diagfim.errors import UserError
+from diagfim.origin import origin
+from diagfim.whole import whole
 
 LONG_NAMES = {
     "accuracy": "fraction of the test set classified correctly",
@@ -321,7 +321,7 @@ def write(
     groups: Groups,
     title: str,
     config: Mapping[str, Any],
-    commit: str = "unknown",
+    about: Mapping[str, str] | None = None,
 ) -> None:
     """Write a netCDF-4 file, whole or not at all.
 
@@ -336,21 +336,21 @@ def write(
     config : mapping
         The part of the configuration that the numbers depend on, seed included; stored with its
         SHA-256 as attributes.
-    commit : str
-        Version-control revision of the code.
+    about : mapping of str to str, optional
+        Where the numbers come from, stored as attributes; by default what `origin.origin` says.
 
     Raises
     ------
     KeyError
         If a variable has no entry in `LONG_NAMES`.
+    UserError
+        If the file cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config, sort_keys=True)
     root = groups.get("/", xr.Dataset()).assign_attrs(
         Conventions="CF-1.11",
         title=title,
-        source=f"diagfim {__version__}, commit {commit}",
+        **(origin() if about is None else about),
         config=text,
         config_sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
@@ -362,9 +362,8 @@ def write(
             variable.attrs.update(description(str(name)))
             if variable.ndim and variable.dtype.kind in "fiub":
                 encoding[node.path][str(name)] = {"zlib": True, "complevel": 1, "shuffle": True}
-    partial = path.with_name(path.name + ".partial")
-    tree.to_netcdf(partial, engine="netcdf4", encoding=encoding)
-    partial.replace(path)
+    with whole(path) as partial:
+        tree.to_netcdf(partial, engine="netcdf4", encoding=encoding)
 
 
 def groups_of(node: xr.DataTree) -> dict[str, xr.Dataset]:

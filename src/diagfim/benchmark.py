@@ -5,7 +5,6 @@ Print what a run has measured by ``python -m diagfim.benchmark results/benchmark
 
 import copy
 import os
-import platform
 import random
 import sys
 import time
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +28,7 @@ from diagfim.errors import UserError
 from diagfim.estimators import Score
 from diagfim.families import Categorical
 from diagfim.moments import Population
+from diagfim.origin import processor
 from diagfim.streams import Batch
 
 Work = Callable[[], object]
@@ -487,23 +486,13 @@ def convolutional(
 
 def machine() -> dict[str, str | int]:
     """Attributes: threads, processor, and versions of what is compared."""
-    found: dict[str, str | int] = {"threads": torch.get_num_threads(), "processor": _processor()}
+    found: dict[str, str | int] = {"threads": torch.get_num_threads(), "processor": processor()}
     for package in ("torch", "backpack-for-pytorch", "nngeometry"):
         try:
             found[package.replace("-", "_")] = version(package)
         except PackageNotFoundError:
             continue
     return found
-
-
-def _processor() -> str:
-    """Name of the processor, as far as the system tells."""
-    listed = Path("/proc/cpuinfo")
-    if listed.is_file():
-        for line in listed.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import shutil
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -19,6 +18,9 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 """The four files of the MNIST format."""
+
+LARGEST = 100_000_000
+"""Bytes that a file may unpack to; the training images are 47,040,016."""
 
 
 def read_images(
@@ -50,7 +52,8 @@ def read_images(
         raw = Path(folder) / kind / "raw"
         raw.mkdir(parents=True)
         for archive in archives:
-            _unpack(archive, raw, sha256)
+            name = archive.name.removesuffix(".gz")
+            (raw / name).write_bytes(unpacked(archive, sha256.get(name)))
         import torchvision  # 6 s to import: only where images are read, and once they are whole
 
         dataset = getattr(torchvision.datasets, kind)
@@ -81,21 +84,39 @@ def read_images(
     }
 
 
-def _unpack(archive: Path, folder: Path, sha256: dict[str, str]) -> None:
-    name = archive.name.removesuffix(".gz")
-    target = folder / name
+def unpacked(archive: Path, sha256: str | None = None) -> bytes:
+    """What a gzipped file holds.
+
+    Parameters
+    ----------
+    archive : Path
+        The file.
+    sha256 : str, optional
+        Of what it holds; not checked when left out.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, is not gzip, holds more than `LARGEST` bytes or something else than
+        was expected.
+    """
     try:
-        with gzip.open(archive) as source, target.open("wb") as out:
-            shutil.copyfileobj(source, out)
+        with gzip.open(archive) as file:
+            content = file.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
             f"{archive}: cannot be unpacked ({error}); restore it with 'git checkout -- {archive}' "
             "or download it again"
         ) from None
-    found = hashlib.sha256(target.read_bytes()).hexdigest()
-    expected = sha256.get(name, found)
-    if found != expected:
+    if len(content) > LARGEST:
         raise UserError(
-            f"{archive}: unpacked SHA-256 is {found}, expected {expected}; restore it with "
+            f"{archive}: unpacks to more than {LARGEST // 10**6} MB, expected a file of the MNIST "
+            "format; download it again"
+        )
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 not in (None, found):
+        raise UserError(
+            f"{archive}: unpacked SHA-256 is {found}, expected {sha256}; restore it with "
             f"'git checkout -- {archive}' or download it again"
         )
+    return content

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ import jinja2
 import numpy as np
 
 from diagfim.errors import UserError
+from diagfim.whole import whole
 
 TEX_HELP = (
     "TeX: latexmk or pdflatex is not on the PATH; install TeX Live: 'apt-get install latexmk "
     "texlive-latex-recommended texlive-fonts-recommended lmodern' on Debian, 'brew install --cask "
     "mactex' on macOS, tug.org/texlive beside conda"
 )
+
+
+LATEXMK = ("latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-silent")
 
 
 def tex_version() -> str:
@@ -58,7 +63,8 @@ def render(template: Path, target: Path, **values: Any) -> None:
     )
     environment.filters.update(sci=scientific, count=grouped, percent=percent, path=breakable)
     text = environment.get_template(template.name).render(**values)
-    target.write_text(text, encoding="utf-8")
+    with whole(target) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 class Tex(str):
@@ -151,7 +157,7 @@ def typeset(source: Path, target: Path, inputs: Sequence[Path]) -> None:
     Parameters
     ----------
     source : Path
-        The .tex file, in a folder of its own that also takes the auxiliary files.
+        The .tex file; its log is put beside it, auxiliary files are not.
     target : Path
         The PDF.
     inputs : sequence of Path
@@ -164,19 +170,30 @@ def typeset(source: Path, target: Path, inputs: Sequence[Path]) -> None:
     """
     tex_version()
     search = os.pathsep.join([*(str(folder.resolve()) for folder in inputs), ""])
-    run = subprocess.run(
-        ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-silent", source.name],
-        cwd=source.parent,
-        env={**os.environ, "TEXINPUTS": search, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    log = source.with_suffix(".log")
-    if run.returncode:
-        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-        first = next((line for line in lines if line.startswith("!")), "see its log")
-        raise UserError(f"{source}: LaTeX stopped ({first}); the whole log is {log}")
-    partial = target.with_name(target.name + ".partial")
-    shutil.copyfile(source.with_suffix(".pdf"), partial)
-    partial.replace(target)
+    with tempfile.TemporaryDirectory() as folder, whole(target) as partial:
+        run = subprocess.run(
+            [*LATEXMK, f"-outdir={folder}", source.name],
+            cwd=source.parent,
+            env={
+                **os.environ,
+                "TEXINPUTS": search,
+                "SOURCE_DATE_EPOCH": "0",
+                "FORCE_SOURCE_DATE": "1",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        made = Path(folder, source.stem)
+        log = source.with_suffix(".log")
+        if made.with_suffix(".log").is_file():
+            shutil.copyfile(made.with_suffix(".log"), log)
+        if run.returncode:
+            raise UserError(_stopped(source, log))
+        shutil.copyfile(made.with_suffix(".pdf"), partial)
+
+
+def _stopped(source: Path, log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    first = next((line for line in lines if line.startswith("!")), "see its log")
+    return f"{source}: LaTeX stopped ({first}); the whole log is {log}"

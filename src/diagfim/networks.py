@@ -1,14 +1,15 @@
 """The networks of the study, by configuration, and their weights on disk."""
 
+import json
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diagfim.loading import load_weights
+from diagfim.whole import whole
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -158,18 +159,38 @@ def small_resnet(
     return nn.Sequential(modules)
 
 
-def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the parameters and buffers of a model as safetensors, whole or not at all."""
-    save_tensors(model.state_dict(), path)
+def save(
+    model: nn.Module, path: str | os.PathLike[str], about: Mapping[str, str] | None = None
+) -> None:
+    """Write the parameters and buffers of a model as safetensors; see `save_tensors`."""
+    save_tensors(model.state_dict(), path, about)
 
 
-def save_tensors(tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Write tensors by name as safetensors, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial)
-    partial.replace(path)
+def save_tensors(
+    tensors: dict[str, Tensor],
+    path: str | os.PathLike[str],
+    about: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors by name as safetensors, whole or not at all.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        By name.
+    path : path
+        Target; its folder is made when missing.
+    about : mapping of str to str, optional
+        Where they come from, as `origin.origin` says it.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    # In one entry: safetensors stores several in an order that changes from run to run.
+    metadata = {"origin": json.dumps(about)} if about else None
+    with whole(path) as partial:
+        save_file(tensors, partial, metadata)
 
 
 def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:

@@ -65,7 +65,7 @@ def train(
     model : torch.nn.Module
         Updated in place; left in eval mode at every yield, so that it can be saved there.
     train_set, test_set : tuple of tensors
-        Inputs (n, features) and labels (n,).
+        Inputs (n, features) and labels (n,), on the model's device.
     epochs, batch_size : int
     optimiser : str
         A key of `OPTIMISERS`.
@@ -83,11 +83,17 @@ def train(
     step = OPTIMISERS[optimiser](model.parameters(), lr=learning_rate)
     loss_of = nn.CrossEntropyLoss()
     yield Epoch(0, float("nan"), *_tested(model, test_set))
-    # Dropout draws from the global generator: the caller's is put back after every epoch.
-    state = torch.Generator().manual_seed(integer(seed, "dropout")).get_state()
+    # Dropout draws from its device's global generator: the caller's is put back after every epoch.
+    cuda = [inputs.device] if inputs.is_cuda else []
+    get, put = (
+        (torch.cuda.get_rng_state, torch.cuda.set_rng_state)
+        if cuda
+        else (torch.get_rng_state, torch.set_rng_state)
+    )
+    state = torch.Generator(inputs.device).manual_seed(integer(seed, "dropout")).get_state()
     for number in range(1, epochs + 1):
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(state)
+        with torch.random.fork_rng(devices=cuda):
+            put(state, *cuda)
             model.train()
             total = 0.0
             order = torch.randperm(len(labels), generator=shuffle)
@@ -97,7 +103,7 @@ def train(
                 loss.backward()
                 step.step()
                 total += loss.item() * len(batch)
-            state = torch.get_rng_state()
+            state = get(*cuda)
         accumulator = _accumulator(model, step) if optimiser == "adam" else {}
         yield Epoch(number, total / len(labels), *_tested(model, test_set), accumulator)
 

@@ -11,7 +11,8 @@ import yaml
 from safetensors.numpy import load_file
 from toy import copy_project
 
-from diagfim import figures
+from diagfim import figures, receipts
+from diagfim.verification import verify
 
 pytestmark = pytest.mark.workflow
 
@@ -75,10 +76,23 @@ def test_nothing_is_to_be_done_twice(finished):
     assert finished.planned() == {}
 
 
+def test_every_file_has_a_receipt_and_is_what_it_was(finished):
+    found = verify(finished.results)
+    assert found.findings == found.strangers == []
+    assert found.files > len(netcdf_files(finished)) + 40  # and weights, figures, the report
+    config = yaml.safe_load((finished.root / "config" / "config.yaml").read_text())
+    for path in sorted((finished.results / "receipts").rglob("*.json")):
+        receipt = receipts.read(path)
+        assert receipt["seed"] == str(config["seed"])
+        for key in ("rule", "config_sha256", "code", "source", "packages", "host"):
+            assert receipt[key], (path, key)
+
+
 def test_files_explain_themselves(finished):
+    about = ("source", "seed", "packages", "host")
     for path in netcdf_files(finished):
         with xr.open_datatree(path) as tree:
-            for key in ("title", "source", "config", "config_sha256", "Conventions"):
+            for key in ("title", "config", "config_sha256", "Conventions", *about):
                 assert tree.attrs[key], (path, key)
             for node in tree.subtree:
                 for name, variable in node.data_vars.items():
@@ -308,9 +322,16 @@ def test_the_report_follows_a_result_that_is_changed(finished):
     accuracy[:] = 0.123456
     tree.to_netcdf(summary)
     target = "results/tiny/paper/report.pdf"
+    # As it stands it is refused; without its receipt it is taken as it is.
+    receipt = finished.results / "receipts" / "summary.nc.json"
+    refused = finished.snakemake(target, "--cores", "2", "--rerun-triggers", "mtime")
+    assert refused.returncode == 1
+    assert "results/tiny/summary.nc: is not what it was when it was made" in refused.stderr
+    receipt = receipt.rename(receipt.with_suffix(".kept"))
     run = finished.snakemake(target, "--cores", "2", "--rerun-triggers", "mtime")
     text = "".join(page.extract_text() for page in pypdf.PdfReader(finished.root / target).pages)
     summary.write_bytes(original)
+    receipt.rename(receipt.with_suffix(".json"))
     again = finished.snakemake("--cores", "2", "--rerun-triggers", "mtime")
     assert run.returncode == again.returncode == 0, run.stderr[-4000:]
     assert "12.35" in text

@@ -117,9 +117,9 @@ class Project:
             check=False,
         )
 
-    def planned(self) -> dict[str, int]:
+    def planned(self, *arguments: str) -> dict[str, int]:
         """Jobs that a run would do now, by rule; empty when nothing is to be done."""
-        run = self.snakemake("--dry-run", "--quiet", "host", "reason")
+        run = self.snakemake("--dry-run", "--quiet", "host", "reason", *arguments)
         assert run.returncode == 0, run.stdout + run.stderr
         _, _, table = run.stdout.partition("Job stats:")
         rows = [line.split() for line in table.partition("\n\n")[0].splitlines()]
@@ -136,8 +136,8 @@ def copy_project(target: Path) -> Project:
         check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
+            shutil.copy2(ROOT / name, target / name, follow_symlinks=False)
     (target / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     return Project(target)

@@ -8,12 +8,13 @@ docstrings, so comments, layout and documentation rerun nothing.
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ROOTS = (ROOT / "src", ROOT / "workflow" / "scripts")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 @cache
@@ -44,21 +45,17 @@ def _tree(module: Path) -> ast.Module:
 
 @cache
 def _meaning(module: Path) -> str:
-    tree = ast.parse(module.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-            node
-        ):
-            assert isinstance(body, list)
-            body[0] = ast.Pass()
+    tree = _tree(module)
+    for node in _statements(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node):
+            node.body[0] = ast.Pass()
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 @cache
 def _imports(module: Path) -> tuple[Path, ...]:
     names: list[str] = []
-    for node in _running(_tree(module)):
+    for node in _statements(_tree(module), skip=_is_for_types):
         if isinstance(node, ast.Import):
             names.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -67,23 +64,31 @@ def _imports(module: Path) -> tuple[Path, ...]:
     return tuple(path for name in names for path in _files(name))
 
 
-def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under ``if TYPE_CHECKING``, whose imports never happen."""
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-        children: Iterable[ast.AST] = node.orelse
-    else:
+def _statements(
+    tree: ast.Module, skip: Callable[[ast.AST], bool] = lambda node: False
+) -> Iterator[ast.AST]:
+    """The statements of a module, nested ones too, without the bodies of those to skip."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
         yield node
-        children = ast.iter_child_nodes(node)
-    for child in children:
-        yield from _running(child)
+        blocks = ("orelse",) if skip(node) else ("body", "orelse", "finalbody", "handlers", "cases")
+        for block in blocks:
+            waiting.extend(getattr(node, block, ()))
 
 
-def _files(name: str) -> Iterator[Path]:
+def _is_for_types(node: ast.AST) -> bool:
+    """Whether it is an ``if TYPE_CHECKING``, whose imports never happen."""
+    test = node.test if isinstance(node, ast.If) else None
+    return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
+
+
+@cache
+def _files(name: str) -> tuple[Path, ...]:
     """The project files that importing a dotted name runs, its packages included."""
     parts = name.split(".")
-    for root in ROOTS:
-        for length in range(1, len(parts) + 1):
-            base = root.joinpath(*parts[:length])
-            for path in (base.with_suffix(".py"), base / "__init__.py"):
-                if path.is_file():
-                    yield path
+    packages = [
+        root.joinpath(*parts[:length]) for root in ROOTS for length in range(1, len(parts) + 1)
+    ]
+    named = (path for base in packages for path in (base.with_suffix(".py"), base / "__init__.py"))
+    return tuple(filter(Path.is_file, named))

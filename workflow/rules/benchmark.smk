@@ -16,8 +16,8 @@ rule benchmark:
     # All cores of a small machine, so that nothing beside it disturbs the clock.
     threads: 2
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("benchmark"),
+        runtime=minutes("benchmark"),
     params:
         settings={
             "seed": config["seed"],

@@ -14,8 +14,8 @@ rule bounds:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=10,
+        mem_mb=memory("bounds"),
+        runtime=minutes("bounds"),
     params:
         settings=of_network(),
         code=code("bounds.py"),
@@ -41,8 +41,8 @@ rule spectra:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=10,
+        mem_mb=memory("spectra"),
+        runtime=minutes("spectra"),
     params:
         settings=of_network(inputs=config["spectra"]["inputs"]),
         code=code("spectra.py"),

@@ -1,8 +1,8 @@
 # Configuration, paths and code digests that every stage uses.
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "lib"))
-
 import settings
+import yaml
+from archives import MNIST_SHA256, archives_in
 from code_digest import digest
 
 mistakes = settings.problems(
@@ -12,12 +12,14 @@ if mistakes:
     sys.exit("\n".join(mistakes))
 
 STARTED = time.time()
+# So that jobs end when this process is gone; one that a cluster runs has a Snakemake of its own.
+os.environ.update(DIAGFIM_SNAKEMAKE=str(os.getpid()))
 RESULTS = config["results"]
 # A network that is null is left out.
 NETWORKS = {name: one for name, one in config["networks"].items() if one}
-OWN = [name for name, one in NETWORKS.items() if "factory" in one]
-for name in OWN:
-    NETWORKS[name]["weights"] = settings.weights_of(NETWORKS[name])
+OWN = {name: one for name, one in NETWORKS.items() if "factory" in one}
+for one in OWN.values():
+    one["weights"] = settings.weights_of(one)
 TRAINED = [name for name in NETWORKS if name not in OWN]
 REPLICATES = range(config["replicates"])
 EPOCHS = range(config["training"]["epochs"] + 1)
@@ -32,17 +34,10 @@ wildcard_constraints:
     experiment="[a-z]+",
 
 
-MNIST_SHA256 = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-
 # One folder per replicate of a network, one file per stage in it.
 REPLICATE = f"{RESULTS}/networks/{{network}}/{{replicate}}"
 CHECKPOINT = f"{REPLICATE}/checkpoints/epoch-{{epoch}}.safetensors"
-# What Adam has accumulated of the squared gradients by then.
+# What Adam has accumulated of the squared gradients by then, for the experiment that looks at it.
 ACCUMULATOR = f"{REPLICATE}/accumulators/epoch-{{epoch}}.safetensors"
 
 
@@ -60,7 +55,7 @@ def code(script):
 def archives(wildcards):
     """The four files of a data set; none when torchvision is to download them."""
     root = config["datasets"][wildcards.dataset]["root"]
-    return [f"{root}/{name}.gz" for name in MNIST_SHA256] if root else []
+    return archives_in(root) if root else []
 
 
 def inputs_at(network):
@@ -145,6 +140,35 @@ def of_replicates(name, networks):
     }
 
 
+def comparisons():
+    return of_replicates("comparison", NETWORKS)
+
+
+def spectra():
+    """Those over the test set, of the networks that are looked at there."""
+    return of_replicates(
+        "spectra", [name for name, one in NETWORKS.items() if one["test_set"]]
+    )
+
+
+def gathered(wildcards):
+    """Input function, so that the jobs of one network do not list the files of all."""
+    return [
+        path
+        for files in (comparisons(), spectra())
+        for some in files.values()
+        for path in some
+    ]
+
+
+def replicates_together():
+    """How many replicates of networks the profile for Slurm submits as one job."""
+    path = Path(workflow.basedir) / "workflow" / "profiles" / "slurm" / "config.yaml"
+    profile = yaml.safe_load(path.read_text(encoding="utf-8"))
+    components = dict(pair.split("=") for pair in profile.get("group-components") or [])
+    return int(components.get("replicate", 1))
+
+
 def experiment_files(wildcards):
     """What an experiment reads: images, or the inputs and checkpoints of a network of the study."""
     name, replicate = wildcards.experiment, wildcards.replicate
@@ -184,3 +208,15 @@ def failures():
         if path.stat().st_mtime >= STARTED:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             yield from (line for line in lines if line.startswith("error: "))
+
+
+def assert_writable():
+    """Refuse results that cannot be written: Snakemake itself would fail, with a traceback."""
+    folder = Path(RESULTS)
+    while not folder.is_dir():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        sys.exit(
+            f"error: {RESULTS}: cannot be written: {folder} is read-only or not yours; make it "
+            "writable and run again"
+        )

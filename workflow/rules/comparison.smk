@@ -18,8 +18,8 @@ rule comparison:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=10,
+        mem_mb=memory("comparison"),
+        runtime=minutes("comparison"),
     params:
         settings={
             kind: {
@@ -33,31 +33,24 @@ rule comparison:
         "../scripts/comparison.py"
 
 
-COMPARISONS = of_replicates("comparison", NETWORKS)
-SPECTRA = of_replicates(
-    "spectra", [name for name, one in NETWORKS.items() if one["test_set"]]
-)
-
-
 rule summary:
     input:
-        COMPARISONS.values(),
-        SPECTRA.values(),
+        gathered,
     output:
         f"{RESULTS}/summary.nc",
     log:
         f"{RESULTS}/logs/summary.log",
     benchmark:
-        f"{RESULTS}/benchmarks/summary.tsv"
+        f"{RESULTS}/benchmarks/summary/summary.tsv"
     conda:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory("summary"),
+        runtime=minutes("summary"),
     params:
-        comparisons=COMPARISONS,
-        spectra=SPECTRA,
+        comparisons=lambda wildcards: comparisons(),
+        spectra=lambda wildcards: spectra(),
         code=code("summary.py"),
     script:
         "../scripts/summary.py"

@@ -14,8 +14,8 @@ rule dataset:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=10,
+        mem_mb=memory("dataset"),
+        runtime=minutes("dataset"),
     params:
         dataset=lambda wildcards: config["datasets"][wildcards.dataset],
         sha256=lambda wildcards: (

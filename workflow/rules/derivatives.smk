@@ -16,8 +16,8 @@ rule derivatives:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=10,
+        mem_mb=memory("derivatives"),
+        runtime=minutes("derivatives"),
     params:
         settings=of_network(inputs=config["fixed"]["inputs"]),
         code=code("derivatives.py"),

@@ -16,8 +16,8 @@ rule fixed_estimates:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=memory("fixed_estimates"),
+        runtime=minutes("fixed_estimates"),
     params:
         settings=of_network(**{key: config["fixed"][key] for key in DRAWN}),
         code=code("fixed_estimates.py"),
@@ -40,8 +40,8 @@ rule joint_estimates:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=memory("joint_estimates"),
+        runtime=minutes("joint_estimates"),
     params:
         settings=of_network(joint=True, **{key: config["joint"][key] for key in DRAWN}),
         code=code("joint_estimates.py"),

@@ -36,8 +36,8 @@ rule experiment:
         "../../environment.yml"
     threads: lambda wildcards: 2 if wildcards.experiment in TIMED else 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=memory("{wildcards.experiment}"),
+        runtime=minutes("{wildcards.experiment}"),
     params:
         settings=lambda wildcards: {
             "seed": config["seed"],
@@ -66,8 +66,8 @@ rule gather:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory("gather"),
+        runtime=minutes("gather"),
     params:
         code=code("gather.py"),
     script:
@@ -91,8 +91,8 @@ rule experiment_figure:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory("experiment_figure"),
+        runtime=minutes("experiment_figure"),
     params:
         code=code("experiment_figure.py"),
     script:

@@ -1,10 +1,13 @@
-# Figures, one job each: every one of every network from the gathered comparisons.
+# Figures, one job each, from the gathered comparisons.
 
 FIGURE = f"{RESULTS}/figures/{{network}}/{{figure}}"
 FIGURES = ["training", "figure-2", "single-runs", "variance-against-draws"]
+# Of more networks than these the first alone has a section and figures of its own, and all a row.
+SECTIONS = 10
+SHOWN = list(NETWORKS) if len(NETWORKS) <= SECTIONS else [MEASURED]
 NETWORK_FIGURES = [
     f"{RESULTS}/figures/{network}/{figure}"
-    for network in NETWORKS
+    for network in SHOWN
     for figure in figures_of(network)
 ]
 
@@ -26,8 +29,8 @@ rule figure:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory("figure"),
+        runtime=minutes("figure"),
     params:
         draws=config["fixed"]["recorded_draws"],
         code=code("figure.py"),

@@ -16,8 +16,8 @@ rule conditional_moments:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=10,
+        mem_mb=memory("conditional_moments"),
+        runtime=minutes("conditional_moments"),
     params:
         settings=of_network(),
         code=code("conditional_moments.py"),
@@ -40,8 +40,8 @@ rule joint_moments:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=memory("joint_moments"),
+        runtime=minutes("joint_moments"),
     params:
         settings=of_network(joint=True),
         code=code("joint_moments.py"),

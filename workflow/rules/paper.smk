@@ -1,4 +1,5 @@
-# The report: TeX is looked for first, so that its absence shows before hours of work.
+# The report: TeX is looked for first, so that its absence shows before hours of work, and where it
+# is typeset: beside Snakemake itself, also when a cluster does the rest.
 
 
 rule tex:
@@ -9,12 +10,13 @@ rule tex:
     benchmark:
         f"{RESULTS}/benchmarks/tex/tex.tsv"
     priority: 100
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=5,
+        mem_mb=memory("tex"),
+        runtime=minutes("tex"),
     params:
         code=code("tex.py"),
     script:
@@ -39,22 +41,32 @@ rule report:
         f"{RESULTS}/logs/report.log",
     benchmark:
         f"{RESULTS}/benchmarks/report/report.tsv"
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory("report"),
+        runtime=minutes("report"),
     params:
         settings={
             "networks": NETWORKS,
+            "shown": SHOWN,
             **{
                 key: config[key]
-                for key in ("seed", "training", "fixed", "joint", "experiments")
+                for key in (
+                    "seed",
+                    "replicates",
+                    "training",
+                    "fixed",
+                    "joint",
+                    "experiments",
+                )
             },
         },
         config=config,
-        benchmarks=f"{RESULTS}/benchmarks",
+        results=lambda wildcards, input: Path(input.summary).parent,
+        together=lambda wildcards: replicates_together(),
         figures=lambda wildcards, input: Path(input.figures[0]).parents[1],
         code=code("report.py"),
     script:

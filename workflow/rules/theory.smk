@@ -12,8 +12,8 @@ rule theory:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=20,
+        mem_mb=memory("theory"),
+        runtime=minutes("theory"),
     params:
         settings={"seed": config["seed"], **config["theory"]},
         code=code("theory.py"),

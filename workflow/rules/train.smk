@@ -4,6 +4,8 @@
 HISTORY = f"{REPLICATE}/history.nc"
 # No network has this name: a rule without networks makes nothing.
 NONE = "a^"
+# By what it is not, for those trained here may be a thousand, and this is matched for every file.
+NOT_OWN = f"(?!(?:{'|'.join(OWN) or NONE})/)[A-Za-z0-9-]+"
 
 
 rule train:
@@ -13,7 +15,7 @@ rule train:
         checkpoints=[CHECKPOINT.replace("{epoch}", str(epoch)) for epoch in EPOCHS],
         accumulators=(
             [ACCUMULATOR.replace("{epoch}", str(epoch)) for epoch in EPOCHS if epoch]
-            if config["training"]["optimiser"] == "adam"
+            if config["experiments"]["empirical"]["enabled"]
             else []
         ),
         history=HISTORY,
@@ -22,13 +24,14 @@ rule train:
     benchmark:
         f"{RESULTS}/benchmarks/train/{{network}}-{{replicate}}.tsv"
     wildcard_constraints:
-        network="|".join(TRAINED) or NONE,
+        network=NOT_OWN if TRAINED else NONE,
     conda:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("train"),
+        runtime=minutes("train"),
+        gpu=1 if config["training"]["device"] == "cuda" else 0,
     params:
         settings=of_network(training=config["training"]),
         code=code("train.py"),
@@ -53,8 +56,8 @@ rule evaluate:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("evaluate"),
+        runtime=minutes("evaluate"),
     params:
         settings=of_network(),
         code=code("evaluate.py"),

@@ -1,36 +1,48 @@
-"""What every script shares: its log, its progress lines, and one line for a user's mistake."""
+"""What every script shares: log, progress, receipts, and one line for a user's mistake."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 # Jobs find the package in any environment, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+from diagfim import receipts
 from diagfim.errors import UserError
+from diagfim.origin import origin
 
 
 class _Tee:
-    """Write lines to the log and to the terminal."""
+    """Write lines to the terminal and to the log, which may be on a disk that is full."""
 
-    def __init__(self, log):
-        self.log = log
+    def __init__(self, path):
+        self._path = Path(path)
+        self._path.write_text("", encoding="utf-8")
 
     def line(self, text):
-        for stream in (self.log, sys.stderr):
-            print(text, file=stream, flush=True)
+        print(text, file=sys.stderr, flush=True)
+        self.log(text)
+
+    def log(self, text):
+        with suppress(OSError), self._path.open("a", encoding="utf-8") as log:
+            print(text, file=log)
 
 
 class Job:
-    """Progress of one job."""
+    """Progress of one job; ``about`` is where its numbers come from."""
 
-    def __init__(self, name, tee):
+    def __init__(self, name, tee, about):
         self.name = name
+        self.about = about
         self._tee = tee
 
     def say(self, text):
@@ -50,27 +62,77 @@ class Job:
 
 @contextmanager
 def job(snakemake):
-    """Run the body of a script: log to its file, and report a UserError as one line."""
+    """Run the body of a script.
+
+    What it reads is checked, what it writes gets receipts, and a user's mistake is one line.
+    """
+    _end_with(int(os.environ["DIAGFIM_SNAKEMAKE"]))
+    # So that it clears up: a batch system asks first, and kills later.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     label = " ".join([snakemake.rule, *(str(value) for value in snakemake.wildcards)])
-    with open(snakemake.log[0], "w", encoding="utf-8") as log:
-        tee = _Tee(log)
-        try:
-            yield Job(label, tee)
-        except UserError as error:
-            tee.line(f"error: {label}: {error}")
-            sys.exit(1)
-        except Exception:
-            log.write(traceback.format_exc())
-            raise
+    results = Path(snakemake.config["results"])
+    try:
+        tee = _Tee(snakemake.log[0])
+    except OSError as error:
+        sys.exit(f"error: {label}: {snakemake.log[0]}: cannot be written: {error.strerror}")
+    try:
+        checked = receipts.check(results, snakemake.input)
+        this = Job(label, tee, origin(commit(), snakemake.config["seed"]))
+        yield this
+        receipts.write(results, snakemake.output, _made(snakemake), checked, this.about)
+    except UserError as error:
+        tee.line(f"error: {label}: {error}")
+        sys.exit(1)
+    except OSError as error:
+        tee.log(traceback.format_exc())
+        name = error.filename or "a file"
+        tee.line(f"error: {label}: {name}: {error.strerror or error}; mend that and run again")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except Exception:
+        tee.log(traceback.format_exc())
+        raise
+
+
+def _end_with(number):
+    """End this process soon after another one: a job must not outlive what started it.
+
+    Snakemake cannot end its jobs when it is killed, and what runs in their place may by then rest
+    on other settings.
+    """
+
+    def watch():
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(number)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _made(snakemake):
+    """What a receipt says of the job."""
+    params = {key: value for key, value in snakemake.params.items() if key != "code"}
+    return {
+        "rule": snakemake.rule,
+        "wildcards": dict(snakemake.wildcards.items()),
+        "config": params.get("settings", params),
+        "code": snakemake.params.code,
+    }
 
 
 def commit():
     """The revision of the code, "unknown" outside a git checkout."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        cwd=os.path.dirname(__file__),
-        check=False,
-    )
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            cwd=os.path.dirname(__file__),
+            check=False,
+        )
+    except OSError:  # no git here
+        return "unknown"
     return described.stdout.strip() or "unknown"

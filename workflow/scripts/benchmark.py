@@ -2,7 +2,7 @@
 
 import torch
 import xarray as xr
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays, benchmark, networks, training
 from diagfim.seeding import integer
@@ -12,7 +12,7 @@ with job(snakemake) as this:
     settings = snakemake.params.settings
     network, options = settings["network"], dict(settings["training"])
     samples = options.pop("samples")
-    del options["epochs"]
+    del options["epochs"], options["device"]
     options["seed"] = integer(settings["seed"], "benchmark")
 
     with arrays.read(snakemake.input.images) as tree:
@@ -65,5 +65,5 @@ with job(snakemake) as this:
         groups,
         "Durations and memory of exact moments, estimates, other libraries and training",
         settings,
-        commit(),
+        this.about,
     )

@@ -1,7 +1,7 @@
 """Derivative norms and eigenvalues that make Theorem 4.1's bounds, at the fixed inputs."""
 
 import numpy as np
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays, bounds, spectra
 from diagfim.derivatives import storage
@@ -41,5 +41,5 @@ with job(snakemake) as this:
         groups,
         "Norms and eigenvalues of the bounds of Theorems 4.1 and 5.2, per draw of y",
         snakemake.params.settings,
-        commit(),
+        this.about,
     )

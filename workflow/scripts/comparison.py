@@ -1,11 +1,11 @@
 """Empirical against exact against bound, for one replicate of a network."""
 
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays
 from diagfim.comparison import compare_fixed, compare_joint
 
-with job(snakemake):
+with job(snakemake) as this:
     settings = snakemake.params.settings
     source = snakemake.input
     with (
@@ -27,5 +27,5 @@ with job(snakemake):
         {name: group.drop_attrs() for name, group in groups.items()},
         "Empirical against exact variances against bounds",
         settings,
-        commit(),
+        this.about,
     )

@@ -1,6 +1,6 @@
 """Exact I, V1, V2 and their covariance for every parameter, at the fixed inputs."""
 
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays
 from diagfim.derivatives import storage
@@ -25,5 +25,5 @@ with job(snakemake) as this:
         groups,
         "Exact Fisher information and estimator variances given an input, per draw of y",
         snakemake.params.settings,
-        commit(),
+        this.about,
     )

@@ -2,7 +2,7 @@
 
 import torch
 import xarray as xr
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays
 from diagfim.experiments.continual import continual, images_of
@@ -32,4 +32,4 @@ with job(snakemake) as this:
         for group in results[0]
     }
     title = "Elastic weight consolidation by method and strength of the penalty"
-    arrays.write(snakemake.output[0], groups, title, settings, commit())
+    arrays.write(snakemake.output[0], groups, title, settings, this.about)

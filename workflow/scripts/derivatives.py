@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 import xarray as xr
-from _job import commit, job
+from _job import job
 from _network import open_network
 
 from diagfim import arrays
@@ -38,5 +38,5 @@ with job(snakemake) as this:
         groups,
         "First and second derivatives of the outputs, as factors of each layer",
         settings,
-        commit(),
+        this.about,
     )

@@ -1,7 +1,7 @@
 """Diagonal natural-gradient descent on images with every estimator: one replicate."""
 
 import torch
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays
 from diagfim.experiments import descent
@@ -17,5 +17,5 @@ with job(snakemake) as this:
         )
     groups = descent.run(sets, settings, seed, lambda runs: this.progress(runs, "run", len(runs)))
     arrays.write(
-        snakemake.output[0], groups, "Natural-gradient descent by estimator", settings, commit()
+        snakemake.output[0], groups, "Natural-gradient descent by estimator", settings, this.about
     )

@@ -2,7 +2,7 @@
 
 import torch
 import xarray as xr
-from _job import commit, job
+from _job import job
 from safetensors.torch import load_file
 
 from diagfim import arrays, networks, training
@@ -37,4 +37,4 @@ with job(snakemake) as this:
         found.append(xr.concat(each, "set").assign_coords(set=list(sets)))
     groups = {"comparison": xr.concat(found, "epoch").assign_coords(epoch=epochs)}
     title = "The empirical Fisher and Adam's accumulator beside the Fisher information"
-    arrays.write(snakemake.output[0], groups, title, settings, commit())
+    arrays.write(snakemake.output[0], groups, title, settings, this.about)

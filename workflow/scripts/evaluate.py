@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 import xarray as xr
-from _job import commit, job
+from _job import job
 from _network import open_network
 
 from diagfim import arrays, training
@@ -32,5 +32,5 @@ with job(snakemake) as this:
         {"/": history},
         "Loss and accuracy by stage of training, NaN where there are no labels",
         snakemake.params.settings,
-        commit(),
+        this.about,
     )

@@ -5,8 +5,8 @@ from _job import job
 from diagfim import arrays, figures
 from diagfim.figures import style
 
-with job(snakemake):
+with job(snakemake) as this:
     with arrays.read(snakemake.input[0]) as tree:
         groups = arrays.groups_of(tree)
-    name = snakemake.wildcards
-    style.save(figures.OF_EXPERIMENTS[name.experiment][name.figure](groups), snakemake.output)
+    draw = figures.OF_EXPERIMENTS[snakemake.wildcards.experiment][snakemake.wildcards.figure]
+    style.save(draw(groups), snakemake.output, this.about)

@@ -5,8 +5,8 @@ from _job import job
 from diagfim import arrays, figures
 from diagfim.figures import style
 
-with job(snakemake):
+with job(snakemake) as this:
     with arrays.read(snakemake.input[0]) as tree:
         datasets = arrays.groups_of(tree[snakemake.wildcards.network])
     draw = figures.OF_NETWORKS[snakemake.wildcards.figure]
-    style.save(draw(datasets, snakemake.params.draws), snakemake.output)
+    style.save(draw(datasets, snakemake.params.draws), snakemake.output, this.about)

@@ -1,7 +1,7 @@
 """Repeat both estimators at the fixed inputs for every N, labels drawn from the network."""
 
 import xarray as xr
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays, repetitions
 from diagfim.derivatives import storage
@@ -48,5 +48,5 @@ with job(snakemake) as this:
         "Mean and variance over repetitions of both estimators at fixed inputs; per parameter at "
         f"{settings['recorded_draws']} draws",
         settings,
-        commit(),
+        this.about,
     )

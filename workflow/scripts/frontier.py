@@ -1,7 +1,7 @@
 """Error against measured seconds of every estimator, and the draws that a precision takes."""
 
 import torch
-from _job import commit, job
+from _job import job
 from _network import open_network
 
 from diagfim import arrays
@@ -26,4 +26,4 @@ with job(snakemake) as this:
     inputs = network.take(pool)
     groups = frontier.experiment(network.model, inputs, labels.long(), settings, seed)
     title = "Errors, seconds and plans of the estimators of the Fisher diagonal"
-    arrays.write(snakemake.output[0], groups, title, settings, commit())
+    arrays.write(snakemake.output[0], groups, title, settings, this.about)

@@ -1,11 +1,11 @@
 """Gather the replicates of one experiment into one file, group by group."""
 
 import xarray as xr
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays
 
-with job(snakemake):
+with job(snakemake) as this:
     parts = []
     for path in snakemake.input:
         with arrays.read(path) as tree:
@@ -16,4 +16,4 @@ with job(snakemake):
         for name in parts[0]
     }
     settings = {"replicates": len(parts)}
-    arrays.write(snakemake.output[0], groups, f"{title}; all replicates", settings, commit())
+    arrays.write(snakemake.output[0], groups, f"{title}; all replicates", settings, this.about)

@@ -2,7 +2,7 @@
 
 import torch
 import xarray as xr
-from _job import commit, job
+from _job import job
 from _network import open_network
 
 from diagfim import arrays, repetitions
@@ -51,5 +51,5 @@ with job(snakemake) as this:
         "Mean and variance over repetitions of both estimators over the test set; per parameter at "
         f"{recorded} draws",
         settings,
-        commit(),
+        this.about,
     )

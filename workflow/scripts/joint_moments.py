@@ -2,7 +2,7 @@
 
 import torch
 import xarray as xr
-from _job import commit, job
+from _job import job
 from _network import open_network
 
 from diagfim import arrays
@@ -32,5 +32,5 @@ with job(snakemake) as this:
         groups,
         "Exact Fisher information and variances over the test set, per draw of y",
         settings,
-        commit(),
+        this.about,
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays
 from diagfim.experiments import landscape
@@ -36,5 +36,5 @@ with job(snakemake) as this:
         groups,
         "Variances of the estimators by layer: activations, depths, widths and stages of training",
         settings,
-        commit(),
+        this.about,
     )

@@ -2,7 +2,7 @@
 
 import torch
 import xarray as xr
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays, networks, training
 from diagfim.experiments import population
@@ -33,5 +33,5 @@ with job(snakemake) as this:
         groups,
         "Exact moments over the test set through training, and Theorem 4.1 at each input",
         settings,
-        commit(),
+        this.about,
     )

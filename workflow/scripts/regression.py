@@ -1,7 +1,7 @@
 """A network with Gaussian outputs, where Theorem 4.1 holds with equality (Proposition 5.1)."""
 
 import torch
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays
 from diagfim.experiments import regression
@@ -25,5 +25,5 @@ with job(snakemake) as this:
         groups,
         "Both estimators in a regression network of Gaussian outputs",
         settings,
-        commit(),
+        this.about,
     )

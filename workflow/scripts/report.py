@@ -9,7 +9,8 @@ import yaml
 from _job import commit, job
 
 from diagfim import __version__, arrays, claims, comparison, latex, report
-from diagfim.report.costs import benchmark_table, cost_table
+from diagfim.report import scaling, sweep
+from diagfim.report.costs import benchmark_table, cost_table, of_run, runs
 from diagfim.report.networks import contents
 from diagfim.report.theory import claims as theory_claims
 from diagfim.report.theory import theory_table
@@ -37,10 +38,14 @@ with job(snakemake):
         }
     activations = {name: one.get("activation") for name, one in settings["networks"].items()}
     draws = {kind: settings[kind]["recorded_draws"] for kind in ("fixed", "joint")}
-    networks = [
+    every = [
         {**one, **settings["networks"][one["name"]]}
         for one in contents(datasets, draws, activations)
     ]
+    networks = [one for one in every if one["name"] in settings["shown"]]
+    together = None
+    if len(every) > len(networks):
+        together = sweep.contents(every, datasets, draws["fixed"])
     verdicts = [(f"network {one['name']}", one["claims"]) for one in networks]
     trained = {one["name"]: datasets[one["name"]] for one in networks if not one["own"]}
     if len(trained) > 1:
@@ -50,6 +55,16 @@ with job(snakemake):
     ]
     if tried:
         verdicts.append(("theory", theory_claims(tried)))
+    results, size = Path(snakemake.params.results), (settings["networks"], settings["replicates"])
+    jobs = list(of_run(runs(results.glob("benchmarks/*/*.tsv")), *size, experiments))
+    of_replicates = scaling.by_replicate(jobs, *size)
+    scale = scaling.forecast(
+        of_replicates,
+        gathering=sum(job.seconds for job in jobs if job.rule == "summary"),
+        held=scaling.sizes(results / "networks" / name / str(i) for name, i in of_replicates),
+        per_network=settings["replicates"],
+        together=snakemake.params.together,
+    )
     source = Path(snakemake.output.tex)
     versions = [f"Python {platform.python_version()}"] + [
         f"{name} {version(name)}" for name in ("torch", "numpy", "xarray", "snakemake")
@@ -59,18 +74,27 @@ with job(snakemake):
         source,
         version=f"diagfim {__version__}, revision {commit()}",
         networks=networks,
+        sweep=together,
         verdicts=verdicts,
         counts=Counter(claim.verdict for _, some in verdicts for claim in some),
         experiments=experiments,
         theory=tried,
         benchmark=measured,
-        cost=cost_table(Path(snakemake.params.benchmarks).glob("*/*.tsv")),
+        cost=cost_table(jobs),
+        scale=scale,
         family_level=comparison.FAMILY_LEVEL,
         normal_kurtosis=comparison.NORMAL_KURTOSIS,
         slack=comparison.BOUND_SLACK,
         configuration=latex.Tex(
             yaml.safe_dump(
-                dict(snakemake.params.config),
+                {
+                    **snakemake.params.config,
+                    "networks": {
+                        name: one
+                        for name, one in snakemake.params.config["networks"].items()
+                        if one is None or name in settings["shown"]
+                    },
+                },
                 sort_keys=False,
                 default_flow_style=None,
                 width=120,

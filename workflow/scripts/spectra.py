@@ -5,7 +5,7 @@ from collections import defaultdict
 import numpy as np
 import torch
 import xarray as xr
-from _job import commit, job
+from _job import job
 from _network import open_network
 
 from diagfim import arrays, spectra
@@ -39,5 +39,5 @@ with job(snakemake) as this:
         {"/": xr.Dataset({name: ("input", np.concatenate(some)) for name, some in found.items()})},
         "Largest eigenvalues of the moments of t(y) over the test set, attained and proven bounds",
         settings,
-        commit(),
+        this.about,
     )

@@ -1,11 +1,11 @@
 """Gather the comparisons of all networks and replicates into one file."""
 
 import xarray as xr
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays
 
-with job(snakemake):
+with job(snakemake) as this:
     groups = {}
     for network, replicates in snakemake.params.comparisons.items():
         trees = [arrays.read(path) for path in replicates]
@@ -31,5 +31,5 @@ with job(snakemake):
         groups,
         "Empirical against exact variances against bounds, all networks and replicates",
         {"networks": sorted(snakemake.params.comparisons)},
-        commit(),
+        this.about,
     )

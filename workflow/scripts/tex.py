@@ -1,10 +1,11 @@
 """Look for TeX before the long work starts, and note its version."""
 
-from pathlib import Path
-
 from _job import job
 
 from diagfim import latex
+from diagfim.whole import whole
 
 with job(snakemake):
-    Path(snakemake.output[0]).write_text(latex.tex_version() + "\n", encoding="utf-8")
+    version = latex.tex_version()
+    with whole(snakemake.output[0]) as file:
+        file.write_text(version + "\n", encoding="utf-8")

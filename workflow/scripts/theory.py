@@ -1,6 +1,6 @@
 """Try to break every result of the paper, and store the counterexamples to its misprints."""
 
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays, theory
 from diagfim.seeding import integer
@@ -17,5 +17,5 @@ with job(snakemake) as this:
         groups,
         "Results of the paper on random cases, and counterexamples to its misprints",
         settings,
-        commit(),
+        this.about,
     )

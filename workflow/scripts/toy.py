@@ -1,6 +1,6 @@
 """Natural-gradient descent on the two-dimensional toy data of Figures 1 and I to IV."""
 
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays
 from diagfim.experiments import toy
@@ -20,5 +20,5 @@ with job(snakemake) as this:
         groups,
         "Natural-gradient descent on two-dimensional toy data",
         settings,
-        commit(),
+        this.about,
     )

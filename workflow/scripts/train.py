@@ -2,9 +2,10 @@
 
 import torch
 import xarray as xr
-from _job import commit, job
+from _job import job
 
 from diagfim import arrays, networks, training
+from diagfim.errors import UserError
 from diagfim.seeding import integer
 
 with job(snakemake) as this:
@@ -12,13 +13,20 @@ with job(snakemake) as this:
     settings = snakemake.params.settings
     network, options = settings["network"], dict(settings["training"])
     seed = integer(settings["seed"], "train", *snakemake.wildcards)
+    device = options.pop("device")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"config: training.device is cuda, but PyTorch {torch.__version__} finds no CUDA "
+            "device on this machine; set it to cpu, or run where there is one"
+        )
 
     with arrays.read(snakemake.input.images) as tree:
         halves = []
         for half, samples in (("train", options.pop("samples")), ("test", None)):
             images = torch.from_numpy(tree[half]["images"].values[:samples])
             labels = torch.from_numpy(tree[half]["labels"].values[:samples]).long()
-            halves.append((training.images_to_inputs(images, torch.float32), labels))
+            inputs = training.images_to_inputs(images, torch.float32)
+            halves.append((inputs.to(device), labels.to(device)))
 
     torch.manual_seed(seed)
     model = networks.mlp(
@@ -27,7 +35,7 @@ with job(snakemake) as this:
         classes=10,
         activation=network["activation"],
         dropout=network["dropout"],
-    )
+    ).to(device)
     epochs = []
     run = training.train(model, *halves, seed=seed, **options)
     for path, epoch in this.progress(
@@ -35,10 +43,10 @@ with job(snakemake) as this:
         "epoch",
         len(snakemake.output.checkpoints),
     ):
-        networks.save(model, path)
-        if epoch.accumulator:
+        networks.save(model, path, this.about)
+        if epoch.accumulator and snakemake.output.accumulators:
             target = snakemake.output.accumulators[epoch.number - 1]
-            networks.save_tensors(epoch.accumulator, target)
+            networks.save_tensors(epoch.accumulator, target, this.about)
         epochs.append(epoch)
     this.say(f"test accuracy {epochs[-1].test_accuracy:.2%}")
 
@@ -53,5 +61,5 @@ with job(snakemake) as this:
         coords={"set": ["train", "test"], "epoch": [e.number for e in epochs]},
     )
     arrays.write(
-        snakemake.output.history, {"/": history}, "Loss and accuracy by epoch", settings, commit()
+        snakemake.output.history, {"/": history}, "Loss and accuracy by epoch", settings, this.about
     )

@@ -8,12 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from importlib import import_module
 
 from diagfim.cli.arguments import parse
 from diagfim.errors import UserError
 
-OK, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
-"""Exit codes; the last two are those of a shell for a program that SIGINT or SIGPIPE ended."""
+OK, FOUND, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+"""Exit codes: FOUND is that of ``verify`` for files that are not what they were; the last two are
+those of a shell for a program that SIGINT or SIGPIPE ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     2
     """
     try:
-        _run(argv)
+        code = _run(argv)
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -48,17 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes once more upon exit, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    return OK
+    return code
 
 
-def _run(argv: Sequence[str] | None) -> None:
+def _run(argv: Sequence[str] | None) -> int:
     arguments = parse(argv)
     if arguments is None:
-        return
-    # PyTorch takes seconds to import, which --help and a misspelt option need not wait for.
-    from diagfim.cli import commands
+        return OK
+    # PyTorch takes seconds to import, which those without a network need not wait for.
+    module = "verification" if arguments.command == "verify" else "commands"
+    commands = import_module(f"diagfim.cli.{module}")
 
     # A network may print what it likes: the standard output is for the result.
     with redirect_stdout(sys.stderr):
         report = commands.run(arguments)
     print(report.json() if arguments.json else report.text)
+    return OK if report.passed else FOUND

@@ -68,7 +68,8 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=_Formatter,
         )
         add(command)
-        _add_network(command, optional=name == "plan")
+        if name != "verify":
+            _add_network(command, optional=name == "plan")
         command.add_argument(
             "--json", action="store_true", help="print strict JSON instead of a table"
         )
@@ -239,6 +240,15 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
     _add_choice(command)
 
 
+def _add_verify(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "results",
+        type=Path,
+        metavar="FOLDER",
+        help="of results, as 'results' of the pipeline's configuration says",
+    )
+
+
 _NETWORK = "my_model.py:build --weights weights.safetensors --data test.npz"
 
 _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str, str, str]] = {
@@ -269,6 +279,14 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str, str, 
         "The exact relative standard error of every estimator in every layer, the seconds that it "
         "takes here, and how far the empirical Fisher is off if the data have labels.",
         f"{_NETWORK} --draws 10",
+    ),
+    "verify": (
+        _add_verify,
+        "whether results of the pipeline are what they were when they were made",
+        "Recompute the SHA-256 of every file that the pipeline has made, and name those that were "
+        "altered, are missing, or were made from another version of a file; the exit code is then "
+        "1.",
+        "results",
     ),
 }
 

@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from diagfim.errors import UserError
+from diagfim.whole import whole
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,14 @@ class Report:
         The same for programs.
     tree : xarray.DataTree or None
         Every parameter's values, where ``--output`` writes them.
+    passed : bool
+        False where something was checked and found wrong.
     """
 
     text: str
     content: dict[str, Any]
     tree: xr.DataTree | None = None
+    passed: bool = True
 
     def json(self) -> str:
         """The content as JSON by RFC 8259, which knows neither NaN nor infinity: they are null."""
@@ -99,11 +103,5 @@ def write(tree: xr.DataTree, path: Path) -> None:
     UserError
         If it cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with whole(path) as partial:
         tree.to_netcdf(partial, engine="netcdf4")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"--output: {path} cannot be written: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ Curves are medians over the replicates, bands run from the least to the greatest
 of Okabe and Ito; line styles and markers tell the curves apart without them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from diagfim import looks
 from diagfim.arrays import short_layer
+from diagfim.whole import whole
 
 Draw = Callable[[dict[str, xr.Dataset]], Figure]
 """A figure of an experiment: from the groups of its gathered file, by name."""
@@ -53,14 +54,37 @@ def paper_style() -> Any:
     return mpl.rc_context(settings)
 
 
-def save(figure: Figure, paths: Sequence[str]) -> None:
-    """Write a figure as every path's suffix says; equal figures give equal files."""
+def save(figure: Figure, paths: Sequence[str], about: Mapping[str, str]) -> None:
+    """Write a figure as every path's suffix says, whole or not at all; equal ones give equal files.
+
+    Parameters
+    ----------
+    figure : Figure
+        The figure.
+    paths : sequence of str
+        Ending in ``.pdf``, ``.png`` or ``.svg``.
+    about : mapping of str to str
+        Where it comes from, as `origin.origin` says it; stored among the metadata.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be written.
+    """
+    text = "; ".join(f"{key}: {value}" for key, value in about.items())
     for path in paths:
-        metadata: dict[str, Any] = {"Date": None} if path.endswith("svg") else {}
-        if path.endswith("pdf"):
-            metadata = {"CreationDate": None}
-        with paper_style():
-            figure.savefig(path, dpi=200, metadata=metadata)
+        with whole(path) as partial, paper_style():
+            figure.savefig(partial, dpi=200, metadata=_metadata(partial.suffix, text))
+
+
+def _metadata(suffix: str, text: str) -> dict[str, Any]:
+    """By format, without the date."""
+    by_format: dict[str, dict[str, Any]] = {
+        ".pdf": {"Subject": text, "CreationDate": None},
+        ".png": {"Description": text},
+        ".svg": {"Description": text, "Date": None},
+    }
+    return by_format[suffix]
 
 
 def layer_name(layer: str) -> str:

@@ -204,6 +204,13 @@ def open_data(
 _KNOWN = "a .npz file, a netCDF file (.nc) or a folder of images"
 
 
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, zipfile.BadZipFile),
+    *(MemoryError, OverflowError),  # more numbers than there can be
+    RuntimeError,  # encrypted, or compressed in a way that is unknown
+)
+
+
 class Arrays(Samples):
     """The arrays of a ``.npz`` file, in memory."""
 
@@ -217,7 +224,7 @@ class Arrays(Samples):
                     inputs, labels = _names(path, file.files)
                     self._values = file[inputs]
                     self._targets = None if labels is None else file[labels]
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             if isinstance(error, UserError):
                 raise
             if "pickle" in str(error):

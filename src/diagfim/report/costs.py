@@ -2,7 +2,8 @@
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,85 @@ import xarray as xr
 from diagfim import timings
 
 
-def cost_table(benchmarks: Iterable[Path]) -> list[dict[str, Any]]:
-    """Jobs, seconds and peak memory of every rule, from Snakemake's benchmark files.
+@dataclass(frozen=True)
+class Run:
+    """One measured job.
+
+    Attributes
+    ----------
+    rule : str
+        What it was a job of; of an experiment, its name.
+    job : str
+        Which of them, as its file is called.
+    seconds : float
+        By the clock.
+    memory : float or None
+        Peak of the resident memory in MB; None where the job ended before it was looked at.
+    """
+
+    rule: str
+    job: str
+    seconds: float
+    memory: float | None
+
+
+def runs(benchmarks: Iterable[Path]) -> Iterator[Run]:
+    """Jobs by Snakemake's benchmark files.
 
     Parameters
     ----------
     benchmarks : iterable of Path
         Files named ``…/<rule>/<job>.tsv``.
     """
-    jobs: Mapping[str, list[dict[str, str]]] = defaultdict(list)
-    for path in benchmarks:
+    for path in sorted(benchmarks):
         with path.open(encoding="utf-8") as lines:
-            jobs[path.parent.name].extend(csv.DictReader(lines, delimiter="\t"))
+            for row in csv.DictReader(lines, delimiter="\t"):
+                memory = None if row["max_rss"] == "NA" else float(row["max_rss"])
+                yield Run(path.parent.name, path.stem, float(row["s"]), memory)
+
+
+def of_run(
+    measured: Iterable[Run],
+    networks: Collection[str],
+    replicates: int,
+    experiments: Collection[str],
+) -> Iterator[Run]:
+    """The jobs of these networks, replicates and experiments: a folder keeps those of others, too.
+
+    They are called ``<network>-<replicate>``, ``<network>-<figure>``, ``<experiment>-<figure>``, of
+    an experiment ``<replicate>``, and otherwise as their rule or what they gather.
+    """
+    numbers = [str(number) for number in range(replicates)]
+    of_networks = {f"{network}-{number}" for network in networks for number in numbers}
+    drawn = {
+        "figure": tuple(f"{network}-" for network in networks),
+        "experiment_figure": tuple(f"{name}-" for name in experiments),
+    }
+    for run in measured:
+        if (
+            run.job in of_networks
+            or (run.rule in experiments and run.job in numbers)
+            or (run.rule == "gather" and run.job in experiments)
+            or run.job.startswith(drawn.get(run.rule, ()))
+            or run.rule in ("dataset", run.job)
+        ):
+            yield run
+
+
+def cost_table(measured: Iterable[Run]) -> list[dict[str, Any]]:
+    """Jobs, seconds and peak memory of every rule."""
+    jobs: dict[str, list[Run]] = defaultdict(list)
+    for run in measured:
+        jobs[run.rule].append(run)
     rows = [
         {
             "rule": rule.replace("_", " "),
-            "jobs": len(runs),
-            "seconds": sum(float(run["s"]) for run in runs),
-            "longest": max(float(run["s"]) for run in runs),
-            "memory": max(float(run["max_rss"].replace("NA", "0")) for run in runs),
+            "jobs": len(some),
+            "seconds": sum(run.seconds for run in some),
+            "longest": max(run.seconds for run in some),
+            "memory": max(run.memory or 0 for run in some),
         }
-        for rule, runs in jobs.items()
+        for rule, some in jobs.items()
     ]
     return sorted(rows, key=lambda row: -row["seconds"])
 
