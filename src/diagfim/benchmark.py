@@ -469,8 +469,11 @@ def convolutional(
         As for `training.train`.
     """
     found: dict[str, list[Any]] = {"seconds": [], "accuracy": [], "parameters": [], "method": []}
+    threads = torch.get_num_threads()
     for model in models.values():
+        torch.set_num_threads(1)  # the same network on any number of cores
         (_, last) = training.train(model, train_set, test_set, epochs=1, seed=seed, **options)
+        torch.set_num_threads(threads)
         start = time.perf_counter()
         tree = analyze(model, test_set[0])
         found["seconds"].append(time.perf_counter() - start)

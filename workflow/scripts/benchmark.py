@@ -56,6 +56,7 @@ with job(snakemake) as this:
         )
         for half, size in sizes.items()
     ]
+    torch.manual_seed(options["seed"])  # anew: how often it was drawn from hangs on the clock
     groups["convolutional"] = benchmark.convolutional(
         {"LeNet": networks.lenet("tanh"), "ResNet": networks.small_resnet()}, *halves, **options
     )
