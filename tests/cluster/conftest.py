@@ -92,6 +92,11 @@ class Slurm:
         while job in self.running():
             time.sleep(0.2)
 
+    def wait_for_all(self) -> None:
+        """Wait until every job has ended, those of a Snakemake that is gone included."""
+        while self.command("squeue", "--noheader", "--format=%i").strip():
+            time.sleep(1)
+
     def processes(self, job: str) -> list[psutil.Process]:
         """Processes of a job of this cluster, as their environment says it."""
         found = []

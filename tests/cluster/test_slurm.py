@@ -76,6 +76,7 @@ def test_whatever_happens_to_jobs(slurm, undisturbed, tmp_path, tally):
     unlock = project.snakemake("--unlock")
     assert unlock.returncode == 0, unlock.stderr
     slurm.run(project, SUMMARY, ALONE)
+    slurm.wait_for_all()
     undisturbed.assert_complete(project)
     # What the two wrote after one another has the same bytes and may have the wrong order.
     slurm.run(project, SUMMARY, ALONE)
