@@ -69,10 +69,11 @@ def test_jobs_killed(undisturbed, tmp_path, tally):
     project = prepare(tmp_path)
     kinds = kinds_of(undisturbed.project)
     hunter = Hunter({kind: seconds_of(undisturbed.project, kind) for kind in kinds})
+    targets: list[str] = []
     for _ in range(ROUNDS):
         before = len(hunter.killed)
         # What is killed once, Snakemake starts again; then it fails, and is started again.
-        run = start(project, "--cores", "2", "--keep-going", "--retries", "1")
+        run = start(project, "--cores", "2", "--keep-going", "--retries", "1", *targets)
         hunter.watch(run)
         assert run.returncode == 0 or len(hunter.killed) > before, said(project)
         undisturbed.assert_whole(project)
@@ -80,10 +81,13 @@ def test_jobs_killed(undisturbed, tmp_path, tally):
             if not hunter.missing:
                 break
             hunter.hurry()
-            for made in jobs_of(project):
-                if made.kind in hunter.missing:
-                    made.delete()
+            again = [made for made in jobs_of(project) if made.kind in hunter.missing]
+            for made in again:
+                made.delete()
+            targets = [target for made in again for target in made.targets(project)]
     assert sorted(hunter.killed) == sorted(kinds * TIMES)
+    run = project.snakemake("--cores", "2")
+    assert run.returncode == 0, run.stderr[-4000:]
     undisturbed.assert_equal(project)
     tally(len(hunter.killed))
 
