@@ -237,7 +237,7 @@ def kill(process: psutil.Process) -> bool:
 
 # ----------------------------------------------------------------------------------------- numbers
 
-# What a clock or a meter of memory says, and what rests on that alone.
+# What a clock or a meter of memory says, and what rests on that alone; `threads` that it ran with.
 CLOCKS = {name for name, unit in UNITS.items() if unit in ("s", "s-1", "byte")}
 CLOCKS |= {"cheapest", "ratio", "second_share", "share"}
 # What holds them: results, figures, and Snakemake's own measurements.
@@ -258,7 +258,8 @@ def content(path: Path) -> str:
     if path.suffix == ".nc":
         with xr.open_datatree(path, engine="netcdf4") as tree:
             for node in tree.subtree:
-                digest.update(f"{node.path} {sorted(node.attrs.items())}".encode())
+                about = sorted((key, node.attrs[key]) for key in set(node.attrs) - {"threads"})
+                digest.update(f"{node.path} {about}".encode())
                 for name, values in sorted(node.to_dataset(inherit=False).variables.items()):
                     digest.update(f"{name} {values.dims} {values.shape} {values.dtype}".encode())
                     if name not in CLOCKS:
