@@ -237,7 +237,7 @@ def test_softened_relu_tends_to_the_relu():
 def test_figures_are_drawn(groups, tmp_path):
     for name, draw in FIGURES.items():
         figure = draw(groups)
-        save(figure, [str(tmp_path / f"{name}.png")])
+        save(figure, [str(tmp_path / f"{name}.png")], {})
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
         assert all(axis.get_ylabel() or axis.get_yticks().size for axis in figure.axes)
 
