@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diagfim.tensors import to_state_dict as to_state_dict
     from diagfim.variances import variance as variance
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = [
     "Cost",
     "__version__",

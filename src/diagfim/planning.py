@@ -1,15 +1,9 @@
 """How many draws and inputs a wanted precision takes, and by which estimator at least cost.
 
-A layer is estimated well enough when ‖Î − I‖₂ ≤ ε ‖I‖₂ with probability 1 − δ.  The mean of
-‖Î − I‖₂² is the sum Σ V of the variances over its parameters, which two rules turn into numbers:
-
-- "chebyshev": Σ V ≤ δ ε² ‖I‖₂².  Markov's inequality for ‖Î − I‖₂²; it always holds.
-- "clt": q Σ V ≤ ε² ‖I‖₂², with q the quantile of χ²₁ at 1 − δ, and never below 1.5365.  Once the
-  errors are normal, ‖Î − I‖₂² is a quadratic form of normal variables, and beyond that multiple of
-  the mean no such form reaches as far as the square of a single one (Székely and Bakirov 2003).  So
-  the rule is conservative but for the errors' not being normal yet.
-
-Σ V is A / N_x + B / (N_x N) with what the inputs and what one draw contribute (Theorem 4.7).
+A layer is estimated well enough when ‖Î − I‖₂ ≤ ε ‖I‖₂ with probability 1 − δ, which two rules of
+`diagfim.precision` turn into numbers.  The sum Σ V of the variances over the parameters of a layer,
+the mean of ‖Î − I‖₂², is A / N_x + B / (N_x N) with what the inputs and what one draw contribute
+(Theorem 4.7).
 """
 
 import time
@@ -19,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 from torch import Tensor, nn
 
 from diagfim import __version__, arrays
@@ -29,10 +22,8 @@ from diagfim.errors import UserError
 from diagfim.estimators import whole
 from diagfim.families import Family
 from diagfim.moments import PROBE
-from diagfim.variances import UNBIASED, draw_variances, inputs_of, relative, tells, values_of
-
-_SINGLE = 1.5365
-"""Multiple of the mean from which on a single χ²₁ reaches farthest (Székely and Bakirov 2003)."""
+from diagfim.precision import is_number, relative, rule_factors
+from diagfim.variances import UNBIASED, draw_variances, inputs_of, tells, values_of
 
 # Steps of 3.5%: the cost is flat about its least value, within 0.1% of it a step aside.
 _CANDIDATES = np.unique(np.rint(np.geomspace(1, 1e6, 401)))
@@ -343,40 +334,6 @@ def measure_seconds(
     return found
 
 
-def rule_factors(relative_error: float, confidence: float) -> dict[str, float]:
-    """By rule, the f for which f · (variance over squared norm) ≤ 1 is enough.
-
-    Parameters
-    ----------
-    relative_error, confidence : float
-        As for `plan`.
-
-    Raises
-    ------
-    UserError
-        If they are not what they should be.
-
-    Examples
-    --------
-    >>> from diagfim.planning import rule_factors
-    >>> round(rule_factors(0.1, 0.95)["chebyshev"])
-    2000
-    """
-    if not _is_number(relative_error) or not 0 < relative_error < float("inf"):
-        raise UserError(f"relative_error: {relative_error!r} is not positive; 0.1 is ten per cent")
-    if not _is_number(confidence) or not 0 < confidence < 1:
-        raise UserError(f"confidence: {confidence!r} is not between 0 and 1; pass 0.95, say")
-    quantile = max(float(stats.chi2.ppf(confidence, 1)), _SINGLE)
-    return {
-        "chebyshev": 1 / ((1 - confidence) * relative_error**2),
-        "clt": quantile / relative_error**2,
-    }
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating)
-
-
 def _attributes(relative_error: float, confidence: float, over: str) -> dict[str, object]:
     return {
         "title": "Draws and inputs for a relative error of the Fisher diagonal",
@@ -426,7 +383,7 @@ def _costs(seconds: Mapping[str, float | Cost]) -> dict[str, Cost]:
     if seconds:
         _known("seconds", list(seconds))
     for name, cost in seconds.items():
-        if not isinstance(cost, Cost) and not _is_number(cost):
+        if not isinstance(cost, Cost) and not is_number(cost):
             raise UserError(f"seconds: {cost!r} for {name} is neither a number nor a Cost")
     return {
         name: cost if isinstance(cost, Cost) else Cost(float(cost))

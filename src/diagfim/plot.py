@@ -431,7 +431,7 @@ def convergence(
     'draws at each of the 50 inputs [1]'
     """
     from diagfim.estimators import whole
-    from diagfim.planning import rule_factors
+    from diagfim.precision import rule_factors
 
     number = np.unique(np.rint(np.geomspace(1, whole("draws", draws, 2), 49)))
     enough = rule_factors(relative_error, confidence)["clt"] ** -0.5
@@ -698,7 +698,8 @@ def _relative(
 ) -> dict[str, np.ndarray]:
     """Relative errors by estimator, each (layers, numbers of draws)."""
     from diagfim.estimators import whole
-    from diagfim.variances import draw_variances, inputs_of, relative
+    from diagfim.precision import relative
+    from diagfim.variances import draw_variances, inputs_of
 
     analysed = inputs_of(tree)
     count = analysed if inputs is None else whole("inputs", inputs, 1)

@@ -191,12 +191,6 @@ def tells(tree: xr.DataTree, quantity: str) -> bool:
     return all(quantity in node for node in tree.children.values())
 
 
-def relative(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Quotients of arrays; nothing over nothing is an estimate exactly right, and so 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(above == 0, 0.0, above / below)
-
-
 def _of_mix(tree: xr.DataTree, level: str, given: xr.DataTree | None) -> dict[str, np.ndarray]:
     if level not in LEVELS:
         raise UserError(f"level: {level!r} is not one of {', '.join(LEVELS)}")

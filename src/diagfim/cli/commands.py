@@ -21,8 +21,9 @@ from diagfim.analysis import MEMORY
 from diagfim.cli.output import Report, check_target, table, write
 from diagfim.errors import UserError
 from diagfim.families import Family, Gaussian, family_of
+from diagfim.precision import relative
 from diagfim.summary import layer_totals
-from diagfim.variances import UNBIASED, relative, values_of
+from diagfim.variances import UNBIASED, values_of
 
 PROBED = "hutchinson"
 """The estimator whose variance is only analysed where it is asked for."""
