@@ -1,0 +1,30 @@
+"""Write the page on which the results are looked at."""
+
+import json
+from pathlib import Path
+
+import yaml
+from _job import job
+
+from diagfim import arrays
+from diagfim.explorer.contents import contents
+from diagfim.explorer.page import page
+from diagfim.whole import whole
+
+with job(snakemake) as this:
+    settings = snakemake.params.settings
+    with arrays.read(snakemake.input.summary) as tree:
+        datasets = {name: arrays.groups_of(tree[name]) for name in settings["networks"]}
+    experiments = {}
+    for path in map(Path, snakemake.input.experiments):
+        with arrays.read(path) as tree:
+            experiments[path.stem] = arrays.groups_of(tree)
+    headlines = json.loads(Path(snakemake.input.headlines).read_text(encoding="utf-8"))
+    text = page(
+        contents(datasets, experiments, settings),
+        headlines["headlines"],
+        this.about,
+        yaml.safe_dump(settings, sort_keys=False, width=100),
+    )
+    with whole(snakemake.output[0]) as partial:
+        partial.write_text(text, encoding="utf-8")
