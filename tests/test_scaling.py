@@ -38,6 +38,9 @@ def benchmarks(tmp_path):
     add("frontier", "0", 1000, 9000)
     add("gather", "frontier", 1000, 9000)
     add("experiment_figure", "frontier-frontier", 1000, 9000)
+    # what may have ended or not when this is shown
+    for rule in ("report", "tables", "headlines", "explorer"):
+        add(rule, rule, 1000, 9000)
     return tmp_path.glob("*/*.tsv")
 
 

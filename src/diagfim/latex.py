@@ -127,8 +127,10 @@ def scientific(value: float, digits: int = 1) -> Tex:
     return Tex(rf"\({mantissa}\times 10^{{{int(exponent)}}}\)")
 
 
-def grouped(value: int) -> Tex:
-    """A whole number with thin spaces between thousands."""
+def grouped(value: float) -> Tex:
+    """A whole number with thin spaces between thousands; a dash for what is none."""
+    if not np.isfinite(value):
+        return Tex("--")
     return Tex(f"{int(value):,}".replace(",", r"\,"))
 
 

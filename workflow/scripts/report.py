@@ -1,62 +1,28 @@
 """Fill the report's template with the results, and typeset it."""
 
 import platform
-from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
 import yaml
 from _job import commit, job
 
-from diagfim import __version__, arrays, claims, comparison, latex, report
-from diagfim.report import scaling, sweep
-from diagfim.report.costs import benchmark_table, cost_table, of_run, runs
-from diagfim.report.networks import contents
-from diagfim.report.theory import claims as theory_claims
-from diagfim.report.theory import theory_table
+from diagfim import __version__, comparison, latex
+from diagfim.report import scaling, study, sweep
+from diagfim.report.costs import cost_table, of_run, read_benchmark, runs
 
 with job(snakemake):
     settings = snakemake.params.settings
-    with arrays.read(snakemake.input.summary) as tree:
-        datasets = {name: arrays.groups_of(tree[name]) for name in settings["networks"]}
-    tried = measured = None
-    for path in snakemake.input.theory:  # one, or none when it is left out
-        with arrays.read(path) as tree:
-            tried = theory_table(tree)
-    for path in snakemake.input.benchmark:  # one, or none when it is left out
-        with arrays.read(path) as tree:
-            measured = benchmark_table(tree)
-    experiments = {}
-    for path in map(Path, snakemake.input.experiments):
-        with arrays.read(path) as tree:
-            groups = arrays.groups_of(tree)
-        section = report.EXPERIMENTS[path.stem]
-        experiments[path.stem] = {
-            **settings["experiments"][path.stem],
-            **section.contents(groups),
-            "claims": section.claims(groups),
-        }
-    activations = {name: one.get("activation") for name, one in settings["networks"].items()}
-    draws = {kind: settings[kind]["recorded_draws"] for kind in ("fixed", "joint")}
-    every = [
-        {**one, **settings["networks"][one["name"]]}
-        for one in contents(datasets, draws, activations)
-    ]
-    networks = [one for one in every if one["name"] in settings["shown"]]
+    found = study.read(
+        snakemake.input.summary, snakemake.input.theory, snakemake.input.experiments, settings
+    )
+    measured = read_benchmark(snakemake.input.benchmark)
     together = None
-    if len(every) > len(networks):
-        together = sweep.contents(every, datasets, draws["fixed"])
-    verdicts = [(f"network {one['name']}", one["claims"]) for one in networks]
-    trained = {one["name"]: datasets[one["name"]] for one in networks if not one["own"]}
-    if len(trained) > 1:
-        verdicts.append(("across networks", [claims.tightness_by_activation(trained)]))
-    verdicts += [
-        (f"experiment {name}", one["claims"]) for name, one in experiments.items() if one["claims"]
-    ]
-    if tried:
-        verdicts.append(("theory", theory_claims(tried)))
+    if len(found.every) > len(found.networks):
+        draws = settings["fixed"]["recorded_draws"]
+        together = sweep.contents(found.every, found.datasets, draws)
     results, size = Path(snakemake.params.results), (settings["networks"], settings["replicates"])
-    jobs = list(of_run(runs(results.glob("benchmarks/*/*.tsv")), *size, experiments))
+    jobs = list(of_run(runs(results.glob("benchmarks/*/*.tsv")), *size, found.experiments))
     of_replicates = scaling.by_replicate(jobs, *size)
     scale = scaling.forecast(
         of_replicates,
@@ -73,12 +39,12 @@ with job(snakemake):
         Path(snakemake.input.template),
         source,
         version=f"diagfim {__version__}, revision {commit()}",
-        networks=networks,
+        networks=found.networks,
         sweep=together,
-        verdicts=verdicts,
-        counts=Counter(claim.verdict for _, some in verdicts for claim in some),
-        experiments=experiments,
-        theory=tried,
+        verdicts=found.verdicts,
+        counts=found.counts,
+        experiments=found.experiments,
+        theory=found.theory,
         benchmark=measured,
         cost=cost_table(jobs),
         scale=scale,

@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from diagfim import timings
+from diagfim import arrays, timings
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ def of_run(
 ) -> Iterator[Run]:
     """The jobs of these networks, replicates and experiments: a folder keeps those of others, too.
 
+    Those that only show what was found are left out: which of them have ended by now is chance.
+
     They are called ``<network>-<replicate>``, ``<network>-<figure>``, ``<experiment>-<figure>``, of
     an experiment ``<replicate>``, and otherwise as their rule or what they gather.
     """
@@ -67,7 +69,7 @@ def of_run(
         "experiment_figure": tuple(f"{name}-" for name in experiments),
     }
     for run in measured:
-        if (
+        if run.rule not in _SHOWING and (
             run.job in of_networks
             or (run.rule in experiments and run.job in numbers)
             or (run.rule == "gather" and run.job in experiments)
@@ -75,6 +77,9 @@ def of_run(
             or run.rule in ("dataset", run.job)
         ):
             yield run
+
+
+_SHOWING = {"report", "tables", "headlines", "explorer"}
 
 
 def cost_table(measured: Iterable[Run]) -> list[dict[str, Any]]:
@@ -93,6 +98,20 @@ def cost_table(measured: Iterable[Run]) -> list[dict[str, Any]]:
         for rule, some in jobs.items()
     ]
     return sorted(rows, key=lambda row: -row["seconds"])
+
+
+def read_benchmark(files: Iterable[str]) -> dict[str, Any] | None:
+    """What is printed of the benchmark; None where it was left out.
+
+    Parameters
+    ----------
+    files : iterable of str
+        The file that rule "benchmark" writes, or none.
+    """
+    for path in files:
+        with arrays.read(path) as tree:
+            return benchmark_table(tree)
+    return None
 
 
 def benchmark_table(tree: xr.DataTree) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def claims(groups: Datasets) -> list[Claim]:
 
 def _row(method: str, one: xr.Dataset, difference: xr.Dataset | None) -> dict[str, Any]:
     return {
+        "key": method,
         "name": NAMES[method],
         "memory": float(one["memory"]) if "memory" in one.coords else None,
         "rates": _listed(one["learning_rate"].values),

@@ -1,6 +1,5 @@
 """What the report prints of errors and seconds, and of the draws that a precision takes."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,8 @@ import xarray as xr
 from diagfim.arrays import ALL, short_layer
 from diagfim.claims import Claim, Datasets, by_replicate, median_and_range
 from diagfim.experiments.reading import WHOLE
-from diagfim.latex import Tex, grouped, scientific
+from diagfim.latex import Tex
+from diagfim.report.summaries import spread
 
 NAMES = {
     "score": Tex(r"\(\Ione\)"),
@@ -20,6 +20,12 @@ NAMES = {
     "empirical": "empirical",
 }
 """What the report calls each estimator."""
+
+EVERY = "every"
+"""What tables call all layers, each by itself."""
+
+RULES = ("chebyshev", "clt")
+"""Of `diagfim.plan`, as tables have them."""
 
 
 def contents(groups: Datasets) -> dict[str, Any]:
@@ -35,6 +41,7 @@ def contents(groups: Datasets) -> dict[str, Any]:
         "most_inputs": int(errors["inputs"].max()),
         "agreement": [
             {
+                "key": estimator,
                 "name": name,
                 "ratio": float(one.mean()),
                 "error": float(one.std(ddof=1) / np.sqrt(one.size)),
@@ -45,13 +52,13 @@ def contents(groups: Datasets) -> dict[str, Any]:
             for one, at in [(ratio.sel(estimator=estimator), most.sel(estimator=estimator))]
         ],
         "floors": [
-            {"layer": _layer(layer), "value": _span(bias.sel(layer=layer), scientific)}
+            {"layer": _layer(layer), "value": spread(bias.sel(layer=layer))}
             for layer in errors["layer"].values
         ],
         "plans": plan_table(groups),
         "cheapest": [cheapest(groups, layer) for layer in [*layers, ALL]],
         "equal_time": [
-            {"layer": _layer(layer), "value": _span(over_time.sel(layer=layer), scientific)}
+            {"layer": _layer(layer), "value": spread(over_time.sel(layer=layer))}
             for layer in layers
         ],
         "microseconds": [
@@ -127,6 +134,7 @@ def cheapest(groups: Datasets, layer: str) -> dict[str, Any]:
     wins = seconds["estimator"].values[seconds.argmin("estimator").values] == best
     return {
         "layer": _layer(layer),
+        "key": best,
         "name": NAMES[best],
         "wins": int(wins.sum()),
         "seconds": float(seconds.sel(estimator=best).median()),
@@ -141,16 +149,13 @@ def plan_table(groups: Datasets) -> list[dict[str, Any]]:
     return [
         {
             "layer": _layer(layer),
+            "key": str(estimator),
             "name": NAMES[estimator],
             "first": k == 0,
-            "cells": [
-                cell
+            **{
+                quantity: {rule: spread(one[quantity].sel(rule=rule)) for rule in RULES}
                 for quantity in ("draws_per_input", "number_of_inputs")
-                for cell in (
-                    _count(float(one[quantity].sel(rule="chebyshev").median())),
-                    _span(one[quantity].sel(rule="clt"), _count),
-                )
-            ],
+            },
         }
         for layer in plan["layer"].values
         for k, estimator in enumerate(plan["estimator"].values)
@@ -158,15 +163,5 @@ def plan_table(groups: Datasets) -> list[dict[str, Any]]:
     ]
 
 
-def _span(values: xr.DataArray, form: Callable[[float], Tex]) -> Tex:
-    """Median and extremes."""
-    middle, low, high = (form(float(one)) for one in (values.median(), values.min(), values.max()))
-    return Tex(f"{middle} ({low} to {high})")
-
-
-def _count(value: float) -> Tex:
-    return grouped(int(value)) if np.isfinite(value) else Tex("--")
-
-
 def _layer(layer: str) -> str:
-    return {WHOLE: "network", ALL: "every"}.get(layer, short_layer(str(layer)))
+    return {WHOLE: "network", ALL: EVERY}.get(layer, short_layer(str(layer)))

@@ -126,6 +126,7 @@ def bound_table(fixed: xr.Dataset) -> list[dict[str, Any]]:
     over = [dim for dim in fixed["tightest"].dims if dim not in ("quantity", "bound")]
     return [
         {
+            "key": quantity,
             "quantity": Tex(names[quantity]),
             "bound": "Theorem 5.2" if bound == "theorem 5.2" else "largest eigenvalue",
             "checked": int(fixed["bounds_checked"].sel(quantity=quantity, bound=bound).sum()),
@@ -148,6 +149,7 @@ def spectra_table(spectra: xr.Dataset) -> list[dict[str, Any]]:
     for prefix, name in names.items():
         value = spectra[f"{prefix}_lambda_max"]
         row: dict[str, Any] = {
+            "key": f"{prefix}_lambda_max",
             "name": Tex(name),
             "median": float(value.median()),
             "slack": None,
