@@ -12,6 +12,9 @@ min_version("9.0")
 MAIN_CONFIG = "config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/reading.smk"
 
 
@@ -38,20 +41,32 @@ if TRAINED:
 
 
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/headlines.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/explorer.smk"
 
 
 rule all:
     default_target: True
     input:
         f"{RESULTS}/paper/report.pdf",
+        f"{RESULTS}/headlines.json",
+        f"{RESULTS}/explorer.html",
+        rules.tables.output,
         rules.figures.input,
+
+
+# One line a stage on the terminal, in the place of Snakemake's own.
+follower = progress.follow(workflow, PEAKS, succeeded)
 
 
 onstart:
     assert_writable()
 
 
+onsuccess:
+    say(succeeded)
+
+
 onerror:
-    # Users' mistakes, again, below all that Snakemake says of a failed job.
-    for line in failures():
-        print(line, file=sys.stderr)
+    say(failed)

@@ -9,7 +9,7 @@ from diagfim.errors import UserError
 from diagfim.receipts import FOLDER, read, receipt_of, sha256
 from diagfim.whole import is_partial
 
-_UNRECORDED = {FOLDER, "benchmarks", "logs"}
+_UNRECORDED = {FOLDER, "benchmarks", "logs", "report.html"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Verified:
     findings : list of Finding
         Empty when all is as it was made.
     strangers : list of Path
-        Files without a receipt, other than logs, timings and what TeX leaves.
+        Files without a receipt, other than logs, timings, what TeX leaves, and Snakemake's report.
     """
 
     files: int

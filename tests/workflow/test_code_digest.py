@@ -56,6 +56,8 @@ def changed_by(project, file, old, new):
                 "theory.py",
                 "comparison.py",
                 "report.py",
+                "headlines.py",
+                "tables.py",
                 "population.py",
                 "regression.py",
             },
@@ -86,7 +88,7 @@ def changed_by(project, file, old, new):
             "src/diagfim/figures/style.py",
             "dpi=200",
             "dpi=300",
-            {"figure.py", "experiment_figure.py"},
+            {"figure.py", "experiment_figure.py", "explorer.py"},
         ),
         ("src/diagfim/experiments/toy.py", "_SPACING = 0.125", "_SPACING = 0.25", {"toy.py"}),
         (

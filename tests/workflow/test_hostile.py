@@ -140,7 +140,7 @@ def jobs_of(config):
         "gather": len(enabled),
         "benchmark": int(timed),
         "theory": int(config["theory"]["enabled"]),
-        **dict.fromkeys(("summary", "report", "tex", "all"), 1),
+        **dict.fromkeys(("summary", "explorer", "headlines", "tables", "report", "tex", "all"), 1),
     }
 
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.workflow
 
 ON_SLURM = ("--workflow-profile", "workflow/profiles/slurm")
 # They stay with Snakemake, which typesets beside itself; the tests on a real Slurm see that, too.
-LOCAL = ("all", "report", "tex")
+LOCAL = ("all", "headlines", "report", "tables", "tex")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,7 @@ def test_replicates_and_figures_go_together(plan):
         "dataset": 1,
         "drawn": 8,
         "experiment": 16,
+        "explorer": 1,
         "figures": 1,
         "replicate": 1,
         "summary": 1,

@@ -8,6 +8,7 @@ import pypdf
 import pytest
 import xarray as xr
 import yaml
+from browser import chromium, visit
 from safetensors.numpy import load_file
 from toy import copy_project
 
@@ -202,7 +203,10 @@ def test_editing_a_formula_reruns_exactly_what_rests_on_it(finished):
         "experiment": 4,
         "gather": 2,
         "experiment_figure": 4,
+        "explorer": 1,
+        "headlines": 1,
         "report": 1,
+        "tables": 1,
     }
     assert finished.planned() == {}
 
@@ -285,7 +289,7 @@ def test_the_benchmark_can_be_left_out(finished):
     edit(settings, "benchmark:", "benchmark:\n  enabled: false")
     planned = finished.planned()
     settings.write_text(original)
-    assert planned == {"report": 1}
+    assert planned == {"report": 1, "tables": 1}
 
 
 @pytest.mark.parametrize("name", ["toy", "population", "frontier"])
@@ -297,7 +301,7 @@ def test_an_experiment_can_be_left_out(finished, name):
     settings.write_text(yaml.safe_dump(config))
     planned = finished.planned()
     settings.write_text(original)
-    assert planned == {"report": 1}
+    assert planned == {"report": 1, "headlines": 1, "explorer": 1, "tables": 1}
 
 
 def test_one_figure_alone_is_one_job(finished):
@@ -307,7 +311,7 @@ def test_one_figure_alone_is_one_job(finished):
     target.unlink()
     run = finished.snakemake(path, "--cores", "1")
     assert run.returncode == 0, run.stderr[-4000:]
-    assert "1 of 1 steps" in run.stderr
+    assert "done: 1 job in" in run.stderr
     assert target.read_bytes() == content
 
 
@@ -338,6 +342,17 @@ def test_the_report_follows_a_result_that_is_changed(finished):
     assert f"accuracy {old}" not in text
 
 
+def test_the_interactive_page_shows_the_study_and_asks_for_nothing(finished):
+    path = finished.results / "explorer.html"
+    with chromium() as browser, visit(browser, path.as_uri()) as found:
+        found.page.wait_for_selector("html[data-ready]", state="attached")
+        assert found.page.locator("#network option").all_text_contents() == sorted(NETWORKS)
+        assert found.page.locator(".chart svg").count() == 5
+        assert "commit" in found.page.locator("footer").inner_text()
+        assert found.requests == [path.as_uri()]
+        assert found.problems == []
+
+
 def fonts_of(resources):
     """Descriptors of every font of a page, those of the figures on it included."""
     for font in resources.get("/Font", {}).values():
@@ -366,7 +381,7 @@ def test_the_report_stands_with_every_section_left_out(finished):
         config["experiments"].setdefault(name, {})["enabled"] = False
     config["theory"]["enabled"] = config["benchmark"]["enabled"] = False
     settings.write_text(yaml.safe_dump(config))
-    assert finished.planned() == {"report": 1}
+    assert finished.planned() == {"report": 1, "explorer": 1, "headlines": 1, "tables": 1}
     target = "results/tiny/paper/report.pdf"
     run = finished.snakemake(target, "--cores", "2")
     text = "".join(page.extract_text() for page in pypdf.PdfReader(finished.root / target).pages)

@@ -45,7 +45,10 @@ def test_a_hundred_networks_plan_in_proportion_to_their_jobs(project):
         "summary": 1,
         "figure": 4,  # of the first network
         "tex": 1,
+        "explorer": 1,
+        "headlines": 1,
         "report": 1,
+        "tables": 1,
     }
     # Quadratic planning would take some twenty times as long per job; one that is linear, as long.
     jobs = sum(planned.values()) / sum(few.values())

@@ -1,13 +1,15 @@
 # Configuration, paths and code digests that every stage uses.
 
+import re
+
+import closing
+import progress
 import settings
 import yaml
 from archives import MNIST_SHA256, archives_in
 from code_digest import digest
 
-mistakes = settings.problems(
-    config, Path(workflow.basedir) / "workflow" / "schemas" / "config.schema.yaml"
-)
+mistakes = settings.problems(config, WORKFLOW / "schemas" / "config.schema.yaml")
 if mistakes:
     sys.exit("\n".join(mistakes))
 
@@ -47,9 +49,7 @@ def code(script):
     So reruns follow the formulas.  A function, for every job is a process that reads all rules, and
     needs the digest of its own.
     """
-    return lambda wildcards: digest(
-        Path(workflow.basedir) / "workflow" / "scripts" / script
-    )
+    return lambda wildcards: digest(WORKFLOW / "scripts" / script)
 
 
 def archives(wildcards):
@@ -163,7 +163,7 @@ def gathered(wildcards):
 
 def replicates_together():
     """How many replicates of networks the profile for Slurm submits as one job."""
-    path = Path(workflow.basedir) / "workflow" / "profiles" / "slurm" / "config.yaml"
+    path = WORKFLOW / "profiles" / "slurm" / "config.yaml"
     profile = yaml.safe_load(path.read_text(encoding="utf-8"))
     components = dict(pair.split("=") for pair in profile.get("group-components") or [])
     return int(components.get("replicate", 1))
@@ -202,8 +202,98 @@ def experiment_figures(format):
     ]
 
 
-def failures():
-    """Users' mistakes that the jobs of this run have logged, a line each."""
+def entry(name):
+    """How the HTML report lists a figure or a table."""
+    return re.sub("(?<=[0-9])-(?=[0-9])", "–", name).replace("-", " ").capitalize()
+
+
+def listed(file, caption, category, subcategory=None, result=None):
+    """A file that the HTML report shows; one column of labels, for with more it pairs the rows."""
+    label = {"result": result} if result else figure_label
+    return report(
+        file,
+        caption=f"../report/{caption}.rst",
+        category=category,
+        subcategory=subcategory,
+        labels=label,
+    )
+
+
+def figure_label(wildcards):
+    return {"result": entry(wildcards.figure)}
+
+
+def drawn(path, *place):
+    """A figure in all formats, of which the HTML report shows one."""
+    formats = config["figures"]["formats"]
+    shown = next(format for format in ("png", "svg", "pdf") if format in formats)
+    files = [f"{path}.{format}" for format in formats]
+    return [listed(one, *place) if one.endswith(shown) else one for one in files]
+
+
+def tables_below(folder):
+    """Names of the tables in a folder: those that have a caption."""
+    captions = WORKFLOW / "report" / "tables" / folder
+    return sorted(caption.stem for caption in captions.glob("*.rst"))
+
+
+def tables():
+    """Every table of the results: its name, its caption, and where the HTML report lists it."""
+    for name in tables_below("."):
+        if name != "claims-by-network" or len(NETWORKS) > len(SHOWN):
+            yield name, name, "At a glance", None
+    for network in SHOWN:
+        for name in tables_below("networks"):
+            if NETWORKS[network]["test_set"] or name not in OF_THE_TEST_SET:
+                yield f"networks/{network}/{name}", f"networks/{name}", "Networks", network
+    for experiment in EXPERIMENTS:
+        for name in tables_below(f"experiments/{experiment}"):
+            table = f"experiments/{experiment}/{name}"
+            yield table, table, "Experiments", experiment
+    for folder in ["theory"] * config["theory"]["enabled"] + ["run"]:
+        for name in tables_below(folder):
+            if name != "benchmark" or config["benchmark"]["enabled"]:
+                yield f"{folder}/{name}", f"{folder}/{name}", folder.capitalize(), None
+
+
+def table_pages():
+    """Each table as a page, with its place in the HTML report."""
+    return [
+        listed(
+            f"{RESULTS}/tables/{name}.html",
+            f"tables/{caption}",
+            *place,
+            result=f"Table: {entry(name.rpartition('/')[2]).lower()}",
+        )
+        for name, caption, *place in tables()
+    ]
+
+
+def say(ended):
+    """Print, below all progress, what there is to say of a run that has ended so."""
+    if follower:
+        follower.end()
+    for line in ended():
+        print(line, file=sys.stderr)
+
+
+def succeeded():
+    """What was found and where it is, when all is there that was asked for."""
+    if workflow.output_settings.quiet:
+        return
+    yield f"\n{follower.done() if follower else 'done'}\n"
+    targets = workflow.dag_settings.targets
+    if targets and "all" not in targets:
+        yield from closing.of_targets(workflow.dag.targetjobs, targets)
+    else:
+        yield from closing.of_the_study(RESULTS, CONFIGFILES)
+
+
+def failed():
+    """How far a run has come that did not end well; where that was not said, why, a line each."""
+    if follower and follower.active:
+        yield follower.stopped()
+        return
     for path in sorted(Path(RESULTS, "logs").rglob("*.log")):
         if path.stat().st_mtime >= STARTED:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -78,11 +78,7 @@ rule experiment_figure:
     input:
         rules.gather.output,
     output:
-        expand(
-            f"{EXPERIMENT_FIGURE}.{{format}}",
-            format=config["figures"]["formats"],
-            allow_missing=True,
-        ),
+        drawn(EXPERIMENT_FIGURE, "experiment_figure", "Experiments", "{experiment}"),
     log:
         f"{RESULTS}/logs/experiment_figure/{{experiment}}-{{figure}}.log",
     benchmark:

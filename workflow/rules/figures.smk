@@ -16,11 +16,7 @@ rule figure:
     input:
         rules.summary.output,
     output:
-        expand(
-            f"{FIGURE}.{{format}}",
-            format=config["figures"]["formats"],
-            allow_missing=True,
-        ),
+        drawn(FIGURE, "figure", "Networks", "{network}"),
     log:
         f"{RESULTS}/logs/figure/{{network}}-{{figure}}.log",
     benchmark:

@@ -36,7 +36,9 @@ rule report:
         tex=rules.tex.output[0],
     output:
         tex=f"{RESULTS}/paper/report.tex",
-        pdf=f"{RESULTS}/paper/report.pdf",
+        pdf=listed(
+            f"{RESULTS}/paper/report.pdf", "report", "At a glance", result="Report"
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:

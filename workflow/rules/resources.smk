@@ -31,6 +31,9 @@ PEAKS = {
     "benchmark": (1759, 56),
     "tex": (1, 1),
     "report": (232, 4),
+    "headlines": (178, 5),
+    "tables": (260 + 2 * len(NETWORKS), 5 + len(NETWORKS) // 10),
+    "explorer": (1020 + 4 * len(NETWORKS), 8 + len(NETWORKS) // 4),
 }
 
 

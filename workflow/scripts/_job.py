@@ -21,32 +21,43 @@ from diagfim.errors import UserError
 from diagfim.origin import origin
 
 
-class _Tee:
-    """Write lines to the terminal and to the log, which may be on a disk that is full."""
+class _Log:
+    """The job's log, which takes all that it and its libraries say.
+
+    The terminal is of the run, which shows the last line and a user's mistake.
+    """
 
     def __init__(self, path):
-        self._path = Path(path)
-        self._path.write_text("", encoding="utf-8")
+        self._terminal = os.dup(2)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        for stream in (1, 2):
+            os.dup2(log, stream)
 
     def line(self, text):
-        print(text, file=sys.stderr, flush=True)
-        self.log(text)
+        """Write a line; False on a disk that is full."""
+        try:
+            print(text, file=sys.stderr, flush=True)
+        except OSError:
+            return False
+        return True
 
-    def log(self, text):
-        with suppress(OSError), self._path.open("a", encoding="utf-8") as log:
-            print(text, file=log)
+    def mistake(self, text):
+        """Write a line that must be seen."""
+        if not self.line(text):
+            with suppress(OSError):
+                os.write(self._terminal, f"{text}\n".encode())
 
 
 class Job:
     """Progress of one job; ``about`` is where its numbers come from."""
 
-    def __init__(self, name, tee, about):
+    def __init__(self, name, log, about):
         self.name = name
         self.about = about
-        self._tee = tee
+        self._log = log
 
     def say(self, text):
-        self._tee.line(f"{self.name}: {text}")
+        self._log.line(f"{self.name}: {text}")
 
     def progress(self, items: Iterable, what: str, total: int, every=10.0) -> Iterator:
         """Iterate with a line about every ten seconds: how far, and how long still."""
@@ -72,27 +83,24 @@ def job(snakemake):
     label = " ".join([snakemake.rule, *(str(value) for value in snakemake.wildcards)])
     results = Path(snakemake.config["results"])
     try:
-        tee = _Tee(snakemake.log[0])
+        log = _Log(snakemake.log[0])
     except OSError as error:
         sys.exit(f"error: {label}: {snakemake.log[0]}: cannot be written: {error.strerror}")
     try:
         checked = receipts.check(results, snakemake.input)
-        this = Job(label, tee, origin(commit(), snakemake.config["seed"]))
+        this = Job(label, log, origin(commit(), snakemake.config["seed"]))
         yield this
         receipts.write(results, snakemake.output, _made(snakemake), checked, this.about)
     except UserError as error:
-        tee.line(f"error: {label}: {error}")
+        log.mistake(f"error: {label}: {error}")
         sys.exit(1)
     except OSError as error:
-        tee.log(traceback.format_exc())
+        log.line(traceback.format_exc())
         name = error.filename or "a file"
-        tee.line(f"error: {label}: {name}: {error.strerror or error}; mend that and run again")
+        log.mistake(f"error: {label}: {name}: {error.strerror or error}; mend that and run again")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except Exception:
-        tee.log(traceback.format_exc())
-        raise
 
 
 def _end_with(number):
