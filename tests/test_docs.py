@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
 PIPELINE = {
-    "benchmark", "claims", "comparison", "data", "experiments", "figures", "latex",
+    "benchmark", "claims", "comparison", "data", "experiments", "explorer", "figures", "latex",
     "repetitions", "report", "timings", "training",
 }  # fmt: skip
 """What only the study uses: modules and packages that have no page in the reference."""

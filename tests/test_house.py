@@ -168,6 +168,42 @@ def test_one_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+", diagfim.__version__), "semantic versioning"
 
 
+def test_release_notes_are_the_section_of_the_changelog():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    command = ["sh", ROOT / ".github" / "notes.sh"]
+    run = subprocess.run([*command, diagfim.__version__], capture_output=True, text=True)
+    assert run.returncode == 0
+    section = changelog.partition(f"## {diagfim.__version__} ")[2].partition("\n## ")[0]
+    assert run.stdout.strip() == section.partition("\n")[2].strip()
+    assert len(run.stdout) > 200
+    refused = subprocess.run([*command, "0.0.0"], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "CHANGELOG.md says nothing of 0.0.0" in refused.stderr
+
+
+# ----------------------------------------------------------------------------------- catalogue
+
+
+def test_the_catalogue_finds_the_workflow():
+    """What the catalogue of Snakemake workflows asks for, and what it is told."""
+    readme = (ROOT / "README.md").read_text().lower()
+    assert "snakemake" in readme
+    assert "workflow" in readme
+    assert (ROOT / "workflow" / "Snakefile").is_file()
+    assert (ROOT / "config" / "README.md").is_file()
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage["software-stack-deployment"]["conda"] is True
+    assert usage["report"] is True
+
+
+def test_continuous_integration_runs_the_sets():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    sets = jobs["test"]["strategy"]["matrix"]["set"]
+    assert sets == [".ci/run", "make test-faults", "make test-cluster"]
+    assert "${{ matrix.set }}" in [step.get("run") for step in jobs["test"]["steps"]]
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
 # ---------------------------------------------------------------------------------- tidiness
 
 

@@ -2,6 +2,7 @@
 # Set up what the pipeline runs in. `make` calls this; by hand:
 #   sh workflow/setup.sh python   .venv, exactly as requirements.lock says
 #   sh workflow/setup.sh tex      a LaTeX that can typeset the report
+#   sh workflow/setup.sh browser  a Chromium that tests of the pages drive; they are skipped without
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -64,8 +65,19 @@ setup_tex() {
         fail "the report needs LaTeX with latexmk. Debian, Ubuntu: apt-get install $TEX_DEBIAN; macOS: brew install --cask mactex-no-gui; conda: install TinyTeX or TeX Live outside conda (see environment.yml)."
 }
 
+has_browser() { have chromium || have chromium-browser || have google-chrome; }
+
+setup_browser() {
+    if ! has_browser && can_apt; then
+        say "Installing Chromium (about half a minute)"
+        apt_install chromium || true
+    fi
+    has_browser || say "No Chromium here: the tests of the pages are skipped (Debian: apt-get install chromium)."
+}
+
 case "${1-}" in
     python) setup_python ;;
     tex) setup_tex ;;
-    *) fail "say 'python' or 'tex'." ;;
+    browser) setup_browser ;;
+    *) fail "say 'python', 'tex' or 'browser'." ;;
 esac
