@@ -525,6 +525,7 @@ def test_tables_have_what_is_drawn(opened):
     of = exact.sel(layer="dense1", estimator="score")
     assert float(rows[0][2]) == pytest.approx(float(of) / 100, rel=1e-4)
     assert float(rows[0][4]) == pytest.approx(50 * float(of) / 100, rel=1e-4)
+    opened.locator("#draws tbody tr").nth(5).wait_for()  # a table is written once it is opened
     assert opened.locator("#draws tbody tr").count() == 6
     chosen(opened, layer="1")
     drawn(opened, "draws")
