@@ -24,7 +24,7 @@ def benchmarks(tmp_path):
             add("comparison", f"{network}-{replicate}", 2, "NA")
     add("spectra", "a-0", 8, 900)
     add("spectra", "a-1", 12, "NA")
-    add("summary", "summary", 3, 100)
+    add("summary", "a", 3, 100)
     add("figure", "a-b-training", 4, 250)
     add("toy", "1", 5, 300)
     add("gather", "toy", 1, 100)
@@ -37,6 +37,7 @@ def benchmarks(tmp_path):
     add("toy", "2", 1000, 9000)
     add("frontier", "0", 1000, 9000)
     add("gather", "frontier", 1000, 9000)
+    add("summary", "gone", 1000, 9000)
     add("experiment_figure", "frontier-frontier", 1000, 9000)
     # what may have ended or not when this is shown
     for rule in ("report", "tables", "headlines", "explorer"):

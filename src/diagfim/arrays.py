@@ -8,7 +8,8 @@ layer under ``/layers``.  Weights have dimensions ``unit`` and ``fan_in``, biase
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -366,11 +367,6 @@ def write(
         tree.to_netcdf(partial, engine="netcdf4", encoding=encoding)
 
 
-def groups_of(node: xr.DataTree) -> dict[str, xr.Dataset]:
-    """Load the groups right below a node, by name."""
-    return {name: child.to_dataset().load() for name, child in node.children.items()}
-
-
 def read(path: str | os.PathLike[str]) -> xr.DataTree:
     """Open a file written by `write`, lazily.
 
@@ -385,3 +381,26 @@ def read(path: str | os.PathLike[str]) -> xr.DataTree:
         raise UserError(
             f"{path}: not a readable netCDF file ({error}); delete it and run again"
         ) from None
+
+
+def groups_of(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
+    """Load the groups right below the root of a file, by name.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or is not netCDF-4.
+    """
+    with read(path) as tree:
+        return {name: child.to_dataset().load() for name, child in tree.children.items()}
+
+
+def groups_by_file(paths: Iterable[str]) -> dict[str, dict[str, xr.Dataset]]:
+    """What `groups_of` loads of each file, by the name that it has without its ending.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or is not netCDF-4.
+    """
+    return {Path(path).stem: groups_of(path) for path in paths}

@@ -15,7 +15,7 @@ from toy import ROOT, TINY, copy_project
 
 pytestmark = pytest.mark.cluster
 
-SUMMARY = f"{TINY['results']}/summary.nc"
+SUMMARIES = [f"{TINY['results']}/summaries/{name}.nc" for name in TINY["networks"]]
 # A replicate is a job, so that there are two at a time.
 ALONE = "--group-components=replicate=1"
 
@@ -44,16 +44,16 @@ def test_the_smoke_study_is_that_of_two_cores(slurm, tmp_path):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Two networks up to their summary, with nothing in the way."""
+    """Two networks up to their summaries, with nothing in the way."""
     project = prepare(tmp_path_factory.mktemp("undisturbed"))
-    run = project.snakemake(SUMMARY, "--cores", "2")
+    run = project.snakemake(*SUMMARIES, "--cores", "2")
     assert run.returncode == 0, run.stderr[-4000:]
     return Undisturbed(project)
 
 
 def assert_equal(undisturbed, project):
     undisturbed.assert_complete(project)
-    assert project.planned("--cores=1", SUMMARY) == {}
+    assert project.planned("--cores=1", *SUMMARIES) == {}
 
 
 @pytest.mark.survived(
@@ -62,7 +62,7 @@ def assert_equal(undisturbed, project):
 def test_whatever_happens_to_jobs(slurm, undisturbed, tmp_path, tally):
     project = prepare(tmp_path)
     drawn = random.Random(0)
-    run = slurm.start(project, SUMMARY, ALONE, "--retries=5")
+    run = slurm.start(project, *SUMMARIES, ALONE, "--retries=5")
     for harm in (kill, cancel, requeue, node_down):
         slurm.wait_for_job(run)
         time.sleep(drawn.uniform(2, 8))
@@ -75,11 +75,11 @@ def test_whatever_happens_to_jobs(slurm, undisturbed, tmp_path, tally):
     tally(1)
     unlock = project.snakemake("--unlock")
     assert unlock.returncode == 0, unlock.stderr
-    slurm.run(project, SUMMARY, ALONE)
+    slurm.run(project, *SUMMARIES, ALONE)
     slurm.wait_for_all()
     undisturbed.assert_complete(project)
     # What the two wrote after one another has the same bytes and may have the wrong order.
-    slurm.run(project, SUMMARY, ALONE)
+    slurm.run(project, *SUMMARIES, ALONE)
     states = {job["JobState"] for job in slurm.ended(project)}
     assert {"FAILED", "CANCELLED", "NODE_FAIL", "COMPLETED"} <= states
     assert_equal(undisturbed, project)
@@ -159,6 +159,6 @@ def test_another_batch_system_by_the_page(slurm, undisturbed, tmp_path):
     for name, text in files:
         (project.root / name).parent.mkdir(exist_ok=True)
         (project.root / name).write_text(text)
-    slurm.finish(project, slurm.snakemake(project, *command.split(), SUMMARY, ALONE))
+    slurm.finish(project, slurm.snakemake(project, *command.split(), *SUMMARIES, ALONE))
     assert {job["JobState"] for job in slurm.ended(project)} == {"COMPLETED"}
     assert_equal(undisturbed, project)

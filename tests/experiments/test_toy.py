@@ -317,8 +317,7 @@ def test_replicates_differ_and_repeat(groups):
 
 def test_every_variable_is_described(groups, tmp_path):
     arrays.write(tmp_path / "toy.nc", groups, "toy", SETTINGS)
-    with arrays.read(tmp_path / "toy.nc") as tree:
-        back = arrays.groups_of(tree)
+    back = arrays.groups_of(tmp_path / "toy.nc")
     assert float(back["descent"]["damping"]) == 0.01
     for name in groups:
         xr.testing.assert_equal(back[name], groups[name])

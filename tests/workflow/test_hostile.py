@@ -138,9 +138,10 @@ def jobs_of(config):
         **{rule: number * config["replicates"] for rule, number in by_replicate.items()},
         "dataset": len(used),
         "gather": len(enabled),
+        "summary": len(networks),
         "benchmark": int(timed),
         "theory": int(config["theory"]["enabled"]),
-        **dict.fromkeys(("summary", "explorer", "headlines", "tables", "report", "tex", "all"), 1),
+        **dict.fromkeys(("explorer", "headlines", "tables", "report", "tex", "all"), 1),
     }
 
 

@@ -95,14 +95,14 @@ def test_the_accuracy_is_that_of_the_network(own):
 
 
 def test_nothing_is_refused_and_no_bound_is_broken(own):
-    with xr.open_datatree(results(own) / "summary.nc") as tree:
-        fixed = tree["digits/fixed"].to_dataset()
+    with xr.open_datatree(results(own) / "summaries/digits.nc") as tree:
+        fixed = tree["fixed"].to_dataset()
         assert fixed["layer"].values.tolist() == ["0", "3", "7"]
         assert int(fixed["bounds_checked"].sum()) > 10_000
         assert int(fixed["bounds_broken"].sum()) == 0
         assert int(fixed["wrong_constants"].sum()) == 0
         for kind in ("fixed", "joint"):
-            assert float(tree[f"digits/{kind}"]["normal_largest"].max()) < 6.5
+            assert float(tree[kind]["normal_largest"].max()) < 6.5
 
 
 def test_the_report_is_about_it(own):

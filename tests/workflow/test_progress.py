@@ -447,7 +447,7 @@ def test_a_run_without_work_says_the_same(finished):
 @pytest.mark.workflow
 def test_a_failing_job_is_one_line(finished):
     path = finished.results / "networks" / "sigmoid" / "0" / "comparison.nc"
-    target = "results/tiny/summary.nc"
+    target = "results/tiny/summaries/sigmoid.nc"
     content = path.read_bytes()
     path.write_bytes(content[:1000])
     run = finished.snakemake(target, "--cores", "1")
@@ -457,7 +457,9 @@ def test_a_failing_job_is_one_line(finished):
     assert again.returncode == 0
     said = [line for line in run.stderr.splitlines() if "comparison.nc" in line]
     (line,) = said
-    assert line.startswith("error: summary: results/tiny/networks/sigmoid/0/comparison.nc: ")
+    assert line.startswith(
+        "error: summary sigmoid: results/tiny/networks/sigmoid/0/comparison.nc: "
+    )
     assert "Traceback" not in run.stderr
     assert run.stderr.splitlines()[-1].startswith("stopped after ")
     assert again.stderr.splitlines()[-1] == f"  {target}"

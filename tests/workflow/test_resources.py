@@ -103,6 +103,5 @@ def test_replicates_and_figures_go_together(plan):
         "explorer": 1,
         "figures": 1,
         "replicate": 1,
-        "summary": 1,
         "theory": 1,
     }

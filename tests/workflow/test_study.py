@@ -59,7 +59,8 @@ def test_it_ends_with_every_file(finished):
     }
     for name in figures.OF_EXPERIMENTS:
         expected |= {f"experiments/{name}{end}.nc" for end in ("", "/0", "/1")}
-    assert names == expected | {"data/mnist.nc", "theory.nc", "summary.nc", "benchmark.nc"}
+    expected |= {f"summaries/{name}.nc" for name in NETWORKS}
+    assert names == expected | {"data/mnist.nc", "theory.nc", "benchmark.nc"}
     drawn = [f"{network}/{name}" for network in NETWORKS for name in figures.OF_NETWORKS]
     drawn += [
         f"experiments/{experiment}/{name}"
@@ -129,17 +130,17 @@ def test_arrays_have_the_shapes_of_the_parameters(finished):
 
 
 def test_the_results_are_right(finished):
-    with xr.open_datatree(finished.results / "summary.nc") as tree:
-        fixed = tree["sigmoid/fixed"].to_dataset()
-        joint = tree["sigmoid/joint"].to_dataset()
+    with xr.open_datatree(finished.results / "summaries/sigmoid.nc") as tree:
+        fixed = tree["fixed"].to_dataset()
+        joint = tree["joint"].to_dataset()
         assert int(fixed["bounds_checked"].sum()) > 100_000
         assert int(fixed["bounds_broken"].sum()) == 0
         assert int(fixed["wrong_constants"].sum() + joint["wrong_constants"].sum()) == 0
         # 4 layers, 3 epochs, 2 inputs, 2 replicates, 2 estimators: 96 layer means, |z| <= 5
         assert float(np.abs(fixed["layer_z"]).max()) < 5
         assert float(fixed["normal_largest"].max()) < 6
-        assert float(tree["sigmoid/history"]["accuracy"].isel(epoch=-1).min()) > 0.3
-        spectra = tree["sigmoid/spectra"].to_dataset()
+        assert float(tree["history"]["accuracy"].isel(epoch=-1).min()) > 0.3
+        spectra = tree["spectra"].to_dataset()
         assert spectra.sizes == {"replicate": 2, "input": 300}
         assert_proven(spectra)
         share = joint["input_share"]
@@ -165,8 +166,8 @@ def assert_proven(spectra):
 def test_the_report_holds_numbers_of_the_results(finished):
     reader = pypdf.PdfReader(finished.results / "paper" / "report.pdf")
     text = " ".join(page.extract_text() for page in reader.pages)
-    with xr.open_datatree(finished.results / "summary.nc") as tree:
-        accuracy = tree["sigmoid/history"]["accuracy"].isel(epoch=-1)
+    with xr.open_datatree(finished.results / "summaries/sigmoid.nc") as tree:
+        accuracy = tree["history"]["accuracy"].isel(epoch=-1)
         assert f"{100 * float(accuracy.mean()):.2f}" in text
     with xr.open_datatree(finished.results / "benchmark.nc") as tree:
         five = tree["tasks/seconds"].sel(task="five quantities", quantile=0.5)
@@ -198,7 +199,7 @@ def test_editing_a_formula_reruns_exactly_what_rests_on_it(finished):
         "spectra": 2,
         "theory": 1,
         "comparison": 4,
-        "summary": 1,
+        "summary": 2,
         "figure": 8,
         "experiment": 4,
         "gather": 2,
@@ -315,22 +316,32 @@ def test_one_figure_alone_is_one_job(finished):
     assert target.read_bytes() == content
 
 
+def test_one_figure_makes_its_own_network_alone(finished):
+    path = "results/tiny/figures/logsigmoid/figure-2.pdf"
+    planned = finished.planned(path, "--forceall")
+    assert planned["train"] == planned["comparison"] == 2
+    assert planned["summary"] == planned["figure"] == 1
+    assert "spectra" not in planned  # the other network alone is looked at over the test set
+
+
 def test_the_report_follows_a_result_that_is_changed(finished):
     """A number of a result is changed: the page shows the new one, and no longer the old one."""
-    summary = finished.results / "summary.nc"
+    summary = finished.results / "summaries" / "sigmoid.nc"
     original = summary.read_bytes()
     with xr.open_datatree(summary) as tree:
         tree.load()
-    accuracy = tree["sigmoid/history"]["accuracy"]
+    accuracy = tree["history"]["accuracy"]
     old = f"{100 * float(accuracy.isel(epoch=-1).mean()):.2f}"
     accuracy[:] = 0.123456
     tree.to_netcdf(summary)
     target = "results/tiny/paper/report.pdf"
     # As it stands it is refused; without its receipt it is taken as it is.
-    receipt = finished.results / "receipts" / "summary.nc.json"
+    receipt = finished.results / "receipts" / "summaries" / "sigmoid.nc.json"
     refused = finished.snakemake(target, "--cores", "2", "--rerun-triggers", "mtime")
     assert refused.returncode == 1
-    assert "results/tiny/summary.nc: is not what it was when it was made" in refused.stderr
+    assert (
+        "results/tiny/summaries/sigmoid.nc: is not what it was when it was made" in refused.stderr
+    )
     receipt = receipt.rename(receipt.with_suffix(".kept"))
     run = finished.snakemake(target, "--cores", "2", "--rerun-triggers", "mtime")
     text = "".join(page.extract_text() for page in pypdf.PdfReader(finished.root / target).pages)

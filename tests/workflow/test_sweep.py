@@ -42,7 +42,7 @@ def test_a_hundred_networks_plan_in_proportion_to_their_jobs(project):
             replicates,
         ),
         **dict.fromkeys(("joint_moments", "joint_estimates", "spectra"), over_the_test_set),
-        "summary": 1,
+        "summary": 100,
         "figure": 4,  # of the first network
         "tex": 1,
         "explorer": 1,

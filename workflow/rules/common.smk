@@ -38,6 +38,8 @@ wildcard_constraints:
 
 # One folder per replicate of a network, one file per stage in it.
 REPLICATE = f"{RESULTS}/networks/{{network}}/{{replicate}}"
+SUMMARY = f"{RESULTS}/summaries/{{network}}.nc"
+SUMMARIES = expand(SUMMARY, network=NETWORKS)
 CHECKPOINT = f"{REPLICATE}/checkpoints/epoch-{{epoch}}.safetensors"
 # What Adam has accumulated of the squared gradients by then, for the experiment that looks at it.
 ACCUMULATOR = f"{REPLICATE}/accumulators/epoch-{{epoch}}.safetensors"
@@ -132,33 +134,15 @@ def figures_of(network):
     return [*followed, "variance-against-draws"]
 
 
-def of_replicates(name, networks):
-    """The files of a name, by network."""
-    return {
-        network: expand(f"{REPLICATE}/{name}.nc", network=network, replicate=REPLICATES)
-        for network in networks
-    }
+def of_replicates(name, network):
+    """The files of a name, one of each replicate of a network."""
+    return expand(f"{REPLICATE}/{name}.nc", network=network, replicate=REPLICATES)
 
 
-def comparisons():
-    return of_replicates("comparison", NETWORKS)
-
-
-def spectra():
-    """Those over the test set, of the networks that are looked at there."""
-    return of_replicates(
-        "spectra", [name for name, one in NETWORKS.items() if one["test_set"]]
-    )
-
-
-def gathered(wildcards):
-    """Input function, so that the jobs of one network do not list the files of all."""
-    return [
-        path
-        for files in (comparisons(), spectra())
-        for some in files.values()
-        for path in some
-    ]
+def spectra_of(wildcards):
+    """Those over the test set, of a network that is looked at there."""
+    network = wildcards.network
+    return of_replicates("spectra", network) if NETWORKS[network]["test_set"] else []
 
 
 def replicates_together():

@@ -1,4 +1,4 @@
-# Empirical against exact against bound: per replicate, then gathered.
+# Empirical against exact against bound: per replicate, then gathered by network.
 
 
 rule comparison:
@@ -35,13 +35,14 @@ rule comparison:
 
 rule summary:
     input:
-        gathered,
+        comparisons=lambda wildcards: of_replicates("comparison", wildcards.network),
+        spectra=spectra_of,
     output:
-        f"{RESULTS}/summary.nc",
+        SUMMARY,
     log:
-        f"{RESULTS}/logs/summary.log",
+        f"{RESULTS}/logs/summary/{{network}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/summary/summary.tsv"
+        f"{RESULTS}/benchmarks/summary/{{network}}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -49,8 +50,6 @@ rule summary:
         mem_mb=memory("summary"),
         runtime=minutes("summary"),
     params:
-        comparisons=lambda wildcards: comparisons(),
-        spectra=lambda wildcards: spectra(),
         code=code("summary.py"),
     script:
         "../scripts/summary.py"

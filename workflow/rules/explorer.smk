@@ -6,7 +6,7 @@ EXPLORED = [name for name in ("frontier", "landscape") if name in EXPERIMENTS]
 
 rule explorer:
     input:
-        summary=rules.summary.output[0],
+        summaries=SUMMARIES,
         headlines=rules.headlines.output[0],
         experiments=[f"{RESULTS}/experiments/{name}.nc" for name in EXPLORED],
         # Of the package; an edit of one is no change of code that a digest would see.

@@ -1,4 +1,4 @@
-# Figures, one job each, from the gathered comparisons.
+# Figures, one job each, from what was gathered of a network.
 
 FIGURE = f"{RESULTS}/figures/{{network}}/{{figure}}"
 FIGURES = ["training", "figure-2", "single-runs", "variance-against-draws"]
@@ -14,7 +14,7 @@ NETWORK_FIGURES = [
 
 rule figure:
     input:
-        rules.summary.output,
+        SUMMARY,
     output:
         drawn(FIGURE, "figure", "Networks", "{network}"),
     log:

@@ -3,7 +3,7 @@
 
 rule headlines:
     input:
-        summary=rules.summary.output[0],
+        summaries=SUMMARIES,
         theory=rules.theory.output if config["theory"]["enabled"] else [],
         experiments=[f"{RESULTS}/experiments/{name}.nc" for name in EXPERIMENTS],
     output:

@@ -25,7 +25,7 @@ rule tex:
 
 rule report:
     input:
-        summary=rules.summary.output[0],
+        summaries=SUMMARIES,
         theory=rules.theory.output if config["theory"]["enabled"] else [],
         figures=expand("{figure}.pdf", figure=NETWORK_FIGURES),
         experiments=[f"{RESULTS}/experiments/{name}.nc" for name in EXPERIMENTS],
@@ -67,7 +67,7 @@ rule report:
             },
         },
         config=config,
-        results=lambda wildcards, input: Path(input.summary).parent,
+        results=lambda wildcards, input: Path(input.summaries[0]).parents[1],
         together=lambda wildcards: replicates_together(),
         figures=lambda wildcards, input: Path(input.figures[0]).parents[1],
         code=code("report.py"),

@@ -14,8 +14,7 @@ PEAKS = {
     "bounds": (224, 5),
     "spectra": (666, 23),
     "comparison": (667, 6),
-    # One file of all networks, whose writing takes time by the square of their number.
-    "summary": (120 + 4 * len(NETWORKS), 2 + len(NETWORKS) ** 2 // 50),
+    "summary": (120, 2),
     "theory": (716, 41),
     "toy": (347, 10),
     "regression": (1032, 11),

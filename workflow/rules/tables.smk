@@ -9,7 +9,7 @@ CAPTIONS = {
 
 rule tables:
     input:
-        summary=rules.summary.output[0],
+        summaries=SUMMARIES,
         theory=rules.theory.output if config["theory"]["enabled"] else [],
         experiments=[f"{RESULTS}/experiments/{name}.nc" for name in EXPERIMENTS],
         benchmark=rules.benchmark.output if config["benchmark"]["enabled"] else [],

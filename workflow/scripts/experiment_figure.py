@@ -6,7 +6,6 @@ from diagfim import arrays, figures
 from diagfim.figures import style
 
 with job(snakemake) as this:
-    with arrays.read(snakemake.input[0]) as tree:
-        groups = arrays.groups_of(tree)
+    groups = arrays.groups_of(snakemake.input[0])
     draw = figures.OF_EXPERIMENTS[snakemake.wildcards.experiment][snakemake.wildcards.figure]
     style.save(draw(groups), snakemake.output, this.about)

@@ -13,12 +13,8 @@ from diagfim.whole import whole
 
 with job(snakemake) as this:
     settings = snakemake.params.settings
-    with arrays.read(snakemake.input.summary) as tree:
-        datasets = {name: arrays.groups_of(tree[name]) for name in settings["networks"]}
-    experiments = {}
-    for path in map(Path, snakemake.input.experiments):
-        with arrays.read(path) as tree:
-            experiments[path.stem] = arrays.groups_of(tree)
+    datasets = arrays.groups_by_file(snakemake.input.summaries)
+    experiments = arrays.groups_by_file(snakemake.input.experiments)
     headlines = json.loads(Path(snakemake.input.headlines).read_text(encoding="utf-8"))
     text = page(
         contents(datasets, experiments, settings),

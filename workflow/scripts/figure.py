@@ -6,7 +6,6 @@ from diagfim import arrays, figures
 from diagfim.figures import style
 
 with job(snakemake) as this:
-    with arrays.read(snakemake.input[0]) as tree:
-        datasets = arrays.groups_of(tree[snakemake.wildcards.network])
+    datasets = arrays.groups_of(snakemake.input[0])
     draw = figures.OF_NETWORKS[snakemake.wildcards.figure]
     style.save(draw(datasets, snakemake.params.draws), snakemake.output, this.about)

@@ -6,11 +6,9 @@ from _job import job
 from diagfim import arrays
 
 with job(snakemake) as this:
-    parts = []
-    for path in snakemake.input:
-        with arrays.read(path) as tree:
-            title = tree.attrs["title"]
-            parts.append(arrays.groups_of(tree))
+    parts = [arrays.groups_of(path) for path in snakemake.input]
+    with arrays.read(snakemake.input[0]) as tree:
+        title = tree.attrs["title"]
     groups = {
         name: xr.concat([part[name].drop_attrs() for part in parts], dim="replicate")
         for name in parts[0]

@@ -8,7 +8,7 @@ from diagfim.whole import whole
 
 with job(snakemake):
     found = study.read(
-        snakemake.input.summary,
+        snakemake.input.summaries,
         snakemake.input.theory,
         snakemake.input.experiments,
         snakemake.params.settings,

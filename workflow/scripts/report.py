@@ -3,6 +3,7 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean
 
 import yaml
 from _job import commit, job
@@ -14,7 +15,7 @@ from diagfim.report.costs import cost_table, of_run, read_benchmark, runs
 with job(snakemake):
     settings = snakemake.params.settings
     found = study.read(
-        snakemake.input.summary, snakemake.input.theory, snakemake.input.experiments, settings
+        snakemake.input.summaries, snakemake.input.theory, snakemake.input.experiments, settings
     )
     measured = read_benchmark(snakemake.input.benchmark)
     together = None
@@ -26,7 +27,7 @@ with job(snakemake):
     of_replicates = scaling.by_replicate(jobs, *size)
     scale = scaling.forecast(
         of_replicates,
-        gathering=sum(job.seconds for job in jobs if job.rule == "summary"),
+        gathering=mean(job.seconds for job in jobs if job.rule == "summary"),
         held=scaling.sizes(results / "networks" / name / str(i) for name, i in of_replicates),
         per_network=settings["replicates"],
         together=snakemake.params.together,

@@ -1,4 +1,4 @@
-"""Gather the comparisons of all networks and replicates into one file."""
+"""Gather the comparisons of one network, of all its replicates, into one file."""
 
 import xarray as xr
 from _job import job
@@ -6,30 +6,28 @@ from _job import job
 from diagfim import arrays
 
 with job(snakemake) as this:
+    parts = [arrays.groups_of(path) for path in snakemake.input.comparisons]
     groups = {}
-    for network, replicates in snakemake.params.comparisons.items():
-        trees = [arrays.read(path) for path in replicates]
-        for kind in trees[0].children:
-            parts = [tree[kind].to_dataset().load() for tree in trees]
-            if kind == "fixed":
-                # Every replicate has its own inputs: number them, and keep which they are.
-                parts = [
-                    part.assign_coords(position=("input", part["input"].values)).drop_vars("input")
-                    for part in parts
-                ]
-            groups[f"{network}/{kind}"] = xr.concat(parts, dim="replicate")
-        for tree in trees:
-            tree.close()
-    for network, paths in snakemake.params.spectra.items():
-        parts = []
-        for path in paths:
-            with arrays.read(path) as tree:
-                parts.append(tree.to_dataset().load().drop_attrs())
-        groups[f"{network}/spectra"] = xr.concat(parts, dim="replicate")
+    for kind in parts[0]:
+        some = [part[kind] for part in parts]
+        if kind == "fixed":
+            # Every replicate has its own inputs: number them, and keep which they are.
+            some = [
+                one.assign_coords(position=("input", one["input"].values)).drop_vars("input")
+                for one in some
+            ]
+        groups[kind] = xr.concat(some, dim="replicate")
+    spectra = []
+    for path in snakemake.input.spectra:
+        with arrays.read(path) as tree:
+            spectra.append(tree.to_dataset().load().drop_attrs())
+    if spectra:
+        groups["spectra"] = xr.concat(spectra, dim="replicate")
+    network = snakemake.wildcards.network
     arrays.write(
         snakemake.output[0],
         groups,
-        "Empirical against exact variances against bounds, all networks and replicates",
-        {"networks": sorted(snakemake.params.comparisons)},
+        f"Empirical against exact variances against bounds of {network}, all replicates",
+        {"network": network, "replicates": len(parts)},
         this.about,
     )

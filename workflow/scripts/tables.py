@@ -25,7 +25,7 @@ def described(path):
 with job(snakemake) as this:
     settings = snakemake.params.settings
     found = study.read(
-        snakemake.input.summary, snakemake.input.theory, snakemake.input.experiments, settings
+        snakemake.input.summaries, snakemake.input.theory, snakemake.input.experiments, settings
     )
     measured = read_benchmark(snakemake.input.benchmark)
     results = Path(snakemake.params.results)

@@ -77,7 +77,7 @@ def contents(
     Parameters
     ----------
     datasets : mapping of str to mapping of str to Dataset
-        By network, then "history", "fixed" and, for some, "joint": as in ``summary.nc``.
+        By network, then "history", "fixed" and, for some, "joint": as rule "summary" gathers them.
     experiments : mapping of str to mapping of str to Dataset
         The groups of "landscape" and "frontier", as far as they are switched on.
     settings : mapping

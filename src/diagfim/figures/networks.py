@@ -1,6 +1,6 @@
 """Figures of a network of the study, from its gathered comparisons.
 
-Each takes the Datasets of one network, as `summary.nc` holds them, and returns a figure.
+Each takes the Datasets of one network, as rule "summary" gathers them, and returns a figure.
 """
 
 from collections.abc import Callable

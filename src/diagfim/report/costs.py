@@ -73,6 +73,7 @@ def of_run(
             run.job in of_networks
             or (run.rule in experiments and run.job in numbers)
             or (run.rule == "gather" and run.job in experiments)
+            or (run.rule == "summary" and run.job in networks)
             or run.job.startswith(drawn.get(run.rule, ()))
             or run.rule in ("dataset", run.job)
         ):

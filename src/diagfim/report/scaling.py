@@ -45,15 +45,14 @@ def forecast(
     """What `NETWORKS` networks like the measured ones would need; None where none is measured.
 
     A submission to the cluster runs the jobs of some replicates one after another on one core, as
-    the groups of the Slurm profile do.  The job that gathers them all is left out: what it takes is
-    not in proportion to their number.
+    the groups of the Slurm profile do.  What gathers the replicates of a network is left out.
 
     Parameters
     ----------
     replicates : mapping of (str, int) to sequence of Run
         By network and replicate, as `by_replicate` finds them.
     gathering : float
-        Seconds that gathering them took, for the record.
+        Seconds that gathering those of a network took, for the record.
     held : sequence of (int, int)
         Bytes and files of the results of each.
     per_network : int

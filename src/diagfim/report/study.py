@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from diagfim import arrays, claims
@@ -63,14 +62,17 @@ class Study:
 
 
 def read(
-    summary: str, theory: Iterable[str], experiments: Iterable[str], settings: Mapping[str, Any]
+    summaries: Iterable[str],
+    theory: Iterable[str],
+    experiments: Iterable[str],
+    settings: Mapping[str, Any],
 ) -> Study:
     """Read the results of a study.
 
     Parameters
     ----------
-    summary : str
-        File of the gathered comparisons.
+    summaries : iterable of str
+        Files of the gathered comparisons, each named as its network.
     theory : iterable of str
         File of the random cases, or none where they were left out.
     experiments : iterable of str
@@ -79,16 +81,11 @@ def read(
         "networks" and "experiments" of the configuration, "shown", the networks that have a
         section, and "fixed" and "joint" with their "recorded_draws".
     """
-    with arrays.read(summary) as tree:
-        datasets = {name: arrays.groups_of(tree.children[name]) for name in settings["networks"]}
+    datasets = arrays.groups_by_file(summaries)
     tried = None
     for path in theory:
         with arrays.read(path) as tree:
             tried = theory_table(tree)
-    gathered = {}
-    for path in experiments:
-        with arrays.read(path) as tree:
-            gathered[Path(path).stem] = arrays.groups_of(tree)
     activations = {name: one.get("activation") for name, one in settings["networks"].items()}
     draws = {kind: settings[kind]["recorded_draws"] for kind in ("fixed", "joint")}
     every = [
@@ -105,7 +102,7 @@ def read(
                 **EXPERIMENTS[name].contents(groups),
                 "claims": EXPERIMENTS[name].claims(groups),
             }
-            for name, groups in gathered.items()
+            for name, groups in arrays.groups_by_file(experiments).items()
         },
         theory=tried,
     )
