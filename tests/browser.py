@@ -22,6 +22,9 @@ OPTIONS = (
     "--disable-sync",
 )
 
+PATIENCE = 60_000
+"""Milliseconds to wait for what a busy machine is slow to show, before a test fails."""
+
 
 @dataclass
 class Visit:
@@ -44,7 +47,9 @@ def chromium() -> Iterator[Any]:
     found = next(filter(None, map(shutil.which, NAMES)), None)
     with sync_api.sync_playwright() as playwright:
         try:
-            browser = playwright.chromium.launch(executable_path=found, args=list(OPTIONS))
+            browser = playwright.chromium.launch(
+                executable_path=found, args=list(OPTIONS), timeout=PATIENCE
+            )
         except sync_api.Error as error:
             pytest.skip(f"no Chromium: apt-get install chromium ({str(error).splitlines()[0]})")
         yield browser
@@ -56,7 +61,7 @@ def visit(browser: Any, address: str, **options: Any) -> Iterator[Visit]:
     """Open an address, offline; `options` are of Playwright's ``new_context``."""
     context = browser.new_context(offline=True, **options)
     found = Visit(context.new_page())
-    found.page.set_default_timeout(15_000)
+    found.page.set_default_timeout(PATIENCE)
     found.page.on("request", lambda request: found.requests.append(request.url))
     found.page.on("pageerror", lambda error: found.problems.append(str(error)))
     found.page.on(
