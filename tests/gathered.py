@@ -42,6 +42,7 @@ def gathered(replicates=3):
     fixed = xr.Dataset(
         {
             "exact_variance": exact,
+            "mixed_variance": exact.min("estimator") / 2,
             "bound_variance": exact * looseness,
             "bound_fisher": fisher * full([3.0, 2.0], "bound"),
             "fisher": fisher,

@@ -28,6 +28,7 @@ from diagfim.comparison import (
 )
 from diagfim.derivatives import dense, storage
 from diagfim.families import Categorical
+from diagfim.mixing import Noise
 from diagfim.moments import Population, conditional
 from diagfim.seeding import stream
 
@@ -367,6 +368,13 @@ def of_layer(tree, layer, quantity):
     return np.concatenate([weight.reshape(*bias.shape[:-1], -1), bias], axis=-1)
 
 
+def least_variance(tree, layer):
+    """Var Î2 less what its regression on Î1 − Î2 explains: that of the best mix."""
+    v1, v2, c12 = (of_layer(tree, layer, one) for one in Noise._fields)
+    spread = v1 + v2 - 2 * c12
+    return v2 - np.divide((c12 - v2) ** 2, spread, out=np.zeros_like(v2), where=spread > 0)
+
+
 @pytest.mark.parametrize("compare", [fixed_comparison, joint_comparison], ids=["fixed", "joint"])
 def test_nothing_is_wrong_with_a_true_study(study, compare, lenient):
     found = compare(study)
@@ -412,6 +420,7 @@ def test_averages_over_the_layers(study):
     for layer in PARAMETERS:
         one = found.sel(layer=layer)
         assert_close(one["fisher"], of_layer(moments, layer, "fisher").mean(-1), 1e-13)
+        assert_close(one["mixed_variance"], least_variance(moments, layer).mean(-1), 1e-13)
         first, second = (
             of_layer(norms, layer, f"{order}_squared") for order in ("first", "second")
         )
@@ -441,6 +450,8 @@ def test_averages_over_the_layers_of_joint_draws(study):
         one = found.sel(layer=layer)
         assert_close(one["fisher"], of_layer(moments, layer, "fisher").mean(-1), 1e-13)
         of_inputs = of_layer(moments, layer, "input_variance").mean(-1)
+        least = of_inputs + least_variance(moments, layer).mean(-1)
+        assert_close(one["mixed_variance"], least, 1e-13)
         for j, estimator in enumerate(repetitions.ESTIMATORS, start=1):
             total = of_inputs + of_layer(moments, layer, f"variance_{j}").mean(-1)
             recorded = one.sel(estimator=estimator, draws=JOINT_DRAWS[-1])

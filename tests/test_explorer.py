@@ -407,6 +407,7 @@ CHANGES = {
     "epoch": lambda page: move(page, "#epoch", 2),
     "draws": lambda page: move(page, "#number", 2),
     "an estimator": lambda page: page.uncheck("#show-hessian"),
+    "the mix": lambda page: page.uncheck("#show-mixed"),
 }
 
 
@@ -520,13 +521,17 @@ def test_tables_have_what_is_drawn(opened):
         "draws N", "estimator", "exact variance", "empirical variance",
         "bound, Theorem 5.2", "bound, largest eigenvalue",
     ]  # fmt: skip
-    assert len(rows) == 6
+    assert len(rows) == 9
     exact = gathered()["fixed"]["exact_variance"].isel(input=0, epoch=-1).median("replicate")
     of = exact.sel(layer="dense1", estimator="score")
     assert float(rows[0][2]) == pytest.approx(float(of) / 100, rel=1e-4)
     assert float(rows[0][4]) == pytest.approx(50 * float(of) / 100, rel=1e-4)
-    opened.locator("#draws tbody tr").nth(5).wait_for()  # a table is written once it is opened
-    assert opened.locator("#draws tbody tr").count() == 6
+    mixed = gathered()["fixed"]["mixed_variance"].isel(input=0, epoch=-1).median("replicate")
+    assert rows[2][1] == "best mix of both"
+    assert float(rows[2][2]) == pytest.approx(float(mixed.sel(layer="dense1")) / 100, rel=1e-4)
+    assert rows[2][3:] == ["", "", ""]  # no estimates of it, and no bounds
+    opened.locator("#draws tbody tr").nth(8).wait_for()  # a table is written once it is opened
+    assert opened.locator("#draws tbody tr").count() == 9
     chosen(opened, layer="1")
     drawn(opened, "draws")
     assert saved(opened, "draws")[1] != rows

@@ -93,6 +93,7 @@ LONG_NAMES = {
     "mean": "mean of the estimates over the repetitions",
     "mean_loss": "mean over the last half of the epochs of the test loss",
     "memory": "bytes held at the peak of a call beyond those before it",
+    "mixed_variance": "layer average of the exact variance of the best mix, one draw",
     "moment_lambda_max": "largest tensor eigenvalue of K",
     "moment_lambda_upper": "proven upper bound on the largest tensor eigenvalue of K",
     "negative_share": "share of the averaged estimates below zero, over steps and parameters",

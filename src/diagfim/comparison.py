@@ -24,6 +24,7 @@ import xarray as xr
 from scipy import stats
 
 from diagfim.bounds import theorem_4_1
+from diagfim.mixing import Noise, best_weights, mix_variance
 
 BOUND_SLACK = 1e-10
 """Relative excess over a bound that counts as breaking it."""
@@ -217,7 +218,8 @@ def compare_fixed(
         standard errors); ``other_labels``, how many draws of another label than the likeliest all
         repetitions are expected to hold.  Counts over its parameters: the fields of `Agreement` for
         the means and the variances, ``bounds_checked``, ``bounds_broken`` and ``tightest``;
-        ``score_better`` is the share of the parameters that have a variance for which V1 < V2.
+        ``score_better`` is the share of the parameters that have a variance for which V1 < V2, and
+        ``mixed_variance`` the average over them of the variance of each one's best mix.
     """
     exact, empirical, norms = (one["layers"].to_dataset() for one in (moments, estimates, bounds))
     pairs = [_eigenvalues(bounds, kind) for kind in BOUNDS]
@@ -277,7 +279,7 @@ def compare_joint(
     -------
     Dataset
         By layer and epoch, as in `compare_fixed`; ``exact_variance`` is Theorem 4.7's for one pair
-        (x, y), and ``input_share`` the part of it that stems from x.
+        (x, y), as is ``mixed_variance``, and ``input_share`` the part of it that stems from x.
     """
     exact, empirical = (one["layers"].to_dataset() for one in (moments, estimates))
     estimator = empirical["estimator"].variable
@@ -388,6 +390,7 @@ def _fixed_checks(
     score_better = np.sum(moving & (exact[1] < exact[2]), axis=-1) / np.sum(moving, axis=-1)
     return checks.assign(
         score_better=(keep, score_better),
+        mixed_variance=(keep, _mixed(moments, names, keep).mean(axis=-1)),
         bounds_checked=(over, found[0].astype(np.int64)),
         bounds_broken=(over, found[1].astype(np.int64)),
         tightest=(over, found[2]),
@@ -428,7 +431,15 @@ def _joint_checks(
             per_draw / draws,
             variance_error(per_draw / draws, kurtosis[j][epoch] / draws, repetitions),
         )
-    return _agreement_dataset(agreements, ("epoch", "estimator", "statistic"))
+    mixed = input_variance + _mixed(moments, names, keep)
+    checks = _agreement_dataset(agreements, (*keep, "estimator", "statistic"))
+    return checks.assign(mixed_variance=(keep, mixed.mean(axis=-1)))
+
+
+def _mixed(moments: xr.DataTree, names: Sequence[str], keep: Sequence[str]) -> np.ndarray:
+    """Variance over labels of the best mix at each parameter of a layer: (*keep, parameters)."""
+    noise = Noise(*(_flat(moments, names, quantity, keep) for quantity in Noise._fields))
+    return np.asarray(mix_variance(best_weights({"": noise})[""], noise))
 
 
 def _agreement_dataset(agreements: np.ndarray, dimensions: Sequence[str]) -> xr.Dataset:

@@ -149,7 +149,7 @@ def _bytes(groups: Groups, detail: Detail) -> int:
             found = groups[kind]
             runs = found.sizes["replicate"] * found.sizes.get("input", 1)
             every = sum(found[name].size for name in _QUANTITIES if name in found)
-            shown = every // runs + 2 * found["exact_variance"].size // runs
+            shown = every // runs + 3 * found["exact_variance"].size // runs
             kept = min(detail.epochs or found.sizes["epoch"], found.sizes["epoch"])
             numbers += (shown + every * detail.runs) * kept // found.sizes["epoch"]
     return 1000 + (DIGITS + len(".e-123,")) * numbers
@@ -184,7 +184,7 @@ def _kind(found: xr.Dataset, detail: Detail) -> dict[str, Any]:
         found = found.isel(epoch=kept)
     dims = [dim for dim in ("replicate", "input") if dim in found.dims]
     known = [name for name in _QUANTITIES if name in found]
-    exact = found[["exact_variance"]]
+    exact = found[["exact_variance", "mixed_variance"]]
     record = {
         "epochs": found["epoch"].values.tolist(),
         "draws": found["draws"].values.tolist(),
@@ -203,6 +203,7 @@ def _kind(found: xr.Dataset, detail: Detail) -> dict[str, Any]:
 _QUANTITIES = (
     "fisher",
     "exact_variance",
+    "mixed_variance",
     "bound_variance",
     "empirical_variance",
     "score_better",
@@ -235,7 +236,7 @@ def values(found: xr.Dataset) -> dict[str, Any]:
         it that stems from the inputs, by estimator; ``bounds``, by name and estimator;
         ``empirical``, the variance of the estimates, by estimator, with N as a third index; and
         ``better``, the share of the parameters that the score-based estimator is better for.  As
-        far as the Dataset has them.
+        far as the Dataset has them; of the best mix of both, ``exact`` alone.
     """
     order = ("layer", "epoch", "draws")
 
@@ -256,6 +257,7 @@ def values(found: xr.Dataset) -> dict[str, Any]:
     ):
         if name in found:
             record[key] = both(found[name])
+    record["exact"]["mixed"] = lists(found["mixed_variance"])
     if "bound_variance" in found:
         bounds = found["bound_variance"]
         record["bounds"] = {

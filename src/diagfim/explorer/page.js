@@ -5,7 +5,7 @@ const contents = read("contents");
 const specifications = read("specifications");
 const $ = (id) => document.getElementById(id);
 const NAMES = contents.names;
-const BOTH = ["score", "hessian"];
+const VARYING = ["score", "hessian", "mixed"];
 const LINES = contents.lines;
 const KINDS = { fixed: "at a test input", joint: "over the test set" };
 const GOALS = { draws: "draws at each of given inputs", inputs: "inputs, drawn anew" };
@@ -121,15 +121,16 @@ function draws(now) {
   const rows = [];
   const words = [];
   const exact = (part, key) => part.exact[key][layer][k];
-  const of = BOTH.filter((key) => now.shown.includes(key));
+  const of = VARYING.filter((key) => now.shown.includes(key));
   const positive = of.map((key) => exact(run, key)).filter((one) => one > 0);
   const floor = Math.min(...positive) / ends[1] / 10;
   for (const key of of) {
     const estimator = NAMES[key];
     const one = exact(run, key);
-    const bounds = Object.entries(run.bounds ?? {}).map(([name, found]) => [name, found[key][layer][k]]);
+    const bounds = Object.entries(run.bounds ?? {}).map(([name, found]) => [name, found[key]?.[layer][k] ?? null]);
     for (const [line, value] of [["exact", one], ...bounds]) {
       if (!(one > 0)) continue;
+      if (value === null) continue;
       for (const n of ends) lines.push({ estimator, line: LINES[line], draws: n, variance: value / n });
     }
     if (now.common && one > 0) {
@@ -139,14 +140,14 @@ function draws(now) {
       }
     }
     kind.draws.forEach((n, i) => {
-      const variance = run.empirical[key][layer][k][i];
-      if (variance >= floor) points.push({ estimator, draws: n, variance, shown: short(variance) });
-      rows.push([n, estimator, one / n, variance, ...bounds.map(([, value]) => value / n)]);
+      const variance = run.empirical[key]?.[layer][k][i] ?? null;
+      if (variance !== null && variance >= floor) points.push({ estimator, draws: n, variance, shown: short(variance) });
+      rows.push([n, estimator, one / n, variance, ...bounds.map(([, value]) => value && value / n)]);
     });
     if (!kind.draws.includes(number)) {
-      rows.push([number, estimator, one / number, null, ...bounds.map(([, value]) => value / number)]);
+      rows.push([number, estimator, one / number, null, ...bounds.map(([, value]) => value && value / number)]);
     }
-    const from = run.share ? `, ${percent(run.share[key][layer][k])} of its square from the inputs` : "";
+    const from = run.share?.[key] ? `, ${percent(run.share[key][layer][k])} of its square from the inputs` : "";
     words.push(one > 0
       ? `${estimator} has standard deviation ${short(Math.sqrt(one / number))}${from}`
       : `${estimator} does not vary`);
@@ -158,7 +159,7 @@ function draws(now) {
     : "Neither is better.";
   const says = of.length
     ? `${at(now)}, ${where()}: with N = ${grouped(number)} draws ${words.join("; ")}; the information is ${short(run.fisher[layer][k])}. ${verdict}`
-    : "Choose one of the first two estimators to see its variance.";
+    : "Choose one of the first three estimators to see its variance.";
   const bounds = Object.keys(run.bounds ?? {}).map((name) => LINES[name]);
   return {
     says,
