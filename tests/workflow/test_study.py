@@ -324,6 +324,23 @@ def test_one_figure_makes_its_own_network_alone(finished):
     assert "spectra" not in planned  # the other network alone is looked at over the test set
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "figures/sigmoid/figure-3.pdf",
+        "figures/sigmoyd/figure-2.pdf",
+        "figures/experiments/toy/figure-9.pdf",
+        "experiments/toys.nc",
+        "summaries/sigmoyd.nc",
+    ],
+)
+def test_a_mistyped_target_is_refused_before_any_job(finished, name):
+    run = finished.snakemake(f"results/tiny/{name}", "--cores", "1")
+    assert run.returncode != 0
+    assert f"No rule to produce results/tiny/{name}" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_the_report_follows_a_result_that_is_changed(finished):
     """A number of a result is changed: the page shows the new one, and no longer the old one."""
     summary = finished.results / "summaries" / "sigmoid.nc"

@@ -27,13 +27,13 @@ REPLICATES = range(config["replicates"])
 EPOCHS = range(config["training"]["epochs"] + 1)
 
 
+# A name that the configuration has not makes no file, instead of a job that fails.
 wildcard_constraints:
-    dataset="[A-Za-z0-9-]+",
-    network="[A-Za-z0-9-]+",
+    dataset="|".join(config["datasets"]),
+    network="|".join(NETWORKS),
     replicate="[0-9]+",
     epoch="[0-9]+",
-    figure="[a-z0-9-]+",
-    experiment="[a-z]+",
+    experiment="|".join(config["experiments"]),
 
 
 # One folder per replicate of a network, one file per stage in it.

@@ -83,6 +83,8 @@ rule experiment_figure:
         f"{RESULTS}/logs/experiment_figure/{{experiment}}-{{figure}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/experiment_figure/{{experiment}}-{{figure}}.tsv"
+    wildcard_constraints:
+        figure="|".join(sum(EXPERIMENT_FIGURES.values(), [])),
     conda:
         "../../environment.yml"
     threads: 1

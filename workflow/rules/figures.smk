@@ -21,6 +21,8 @@ rule figure:
         f"{RESULTS}/logs/figure/{{network}}-{{figure}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/figure/{{network}}-{{figure}}.tsv"
+    wildcard_constraints:
+        figure="|".join(FIGURES),
     conda:
         "../../environment.yml"
     threads: 1
