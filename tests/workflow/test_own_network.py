@@ -1,5 +1,6 @@
 """The study on a network that was trained elsewhere, as the page of the documentation tells it."""
 
+import json
 import os
 import re
 import runpy
@@ -118,6 +119,23 @@ def test_the_report_is_about_it(own):
         "experiments/frontier/frontier",
     ):
         assert (results(own) / f"figures/{name}.pdf").stat().st_size > 5000
+
+
+def test_the_page_of_all_of_it_is_about_this_network(own):
+    """``snakemake --report``: its figures and tables, and none of a training that was not here."""
+    path = results(own) / "report.html"
+    run = own.snakemake("--report", str(path), "--configfile", "my-network.yaml")
+    assert run.returncode == 0, run.stderr[-4000:]
+    text = path.read_text(encoding="utf-8")
+    (found,) = re.findall(r"^    var categories = (.*);$", text, re.MULTILINE)
+    listed = json.loads(found)["Networks"]["digits"]
+    names = {os.path.splitext(os.path.relpath(one, "results/my-network"))[0] for one in listed}
+    tables = ("agreement", "bounds", "eigenvalues", "joint-draws", "layers")
+    assert names == {
+        "figures/digits/figure-2",
+        "figures/digits/variance-against-draws",
+        *(f"tables/networks/digits/{table}" for table in tables),
+    }
 
 
 def test_an_edit_of_the_network_reruns_what_rests_on_it(own):

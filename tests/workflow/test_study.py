@@ -318,7 +318,7 @@ def test_one_figure_alone_is_one_job(finished):
 
 def test_one_figure_makes_its_own_network_alone(finished):
     path = "results/tiny/figures/logsigmoid/figure-2.pdf"
-    planned = finished.planned(path, "--forceall")
+    planned = finished.planned("--forceall", "--configfile", "tiny.yaml", "--", path)
     assert planned["train"] == planned["comparison"] == 2
     assert planned["summary"] == planned["figure"] == 1
     assert "spectra" not in planned  # the other network alone is looked at over the test set
