@@ -31,7 +31,7 @@ from diagfim import cli, data
 sys.path.insert(0, str(ROOT / "workflow" / "lib"))
 
 from misreadings import misreadings
-from settings import problems
+from settings import in_order, problems
 
 NETWORK = """
 from torch import nn
@@ -100,6 +100,7 @@ def here(tmp_path, monkeypatch):
 def test_nothing_is_said_of_good_configurations(here):
     for config in examples(good(), 25):
         assert problems(config, SCHEMA_PATH) == []
+        assert in_order(config, SCHEMA_PATH, ROOT / "config" / "config.yaml") == config
 
 
 @pytest.mark.refused("generated configuration with one mistake")

@@ -5,6 +5,7 @@ import importlib
 import math
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from diagfim import data, repetitions
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "workflow" / "lib"))
-problems = importlib.import_module("settings").problems
+settings = importlib.import_module("settings")
+problems, in_order = settings.problems, settings.in_order
 archives, contradictions = map(importlib.import_module, ("archives", "contradictions"))
 
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-GOOD = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+MAIN = ROOT / "config" / "config.yaml"
+GOOD = yaml.safe_load(MAIN.read_text())
 
 
 def merge(base, change):
@@ -32,6 +35,30 @@ def merge(base, change):
 
 def lines_for(change):
     return problems(merge(copy.deepcopy(GOOD), change), SCHEMA)
+
+
+def shuffled(value, turn):
+    """The same with the keys of every section in another order."""
+    if not isinstance(value, dict):
+        return value
+    keys = sorted(value, key=lambda key: (zlib.crc32(f"{turn}{key}".encode()), key))
+    return {key: shuffled(value[key], turn) for key in keys}
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_the_order_of_keys_says_nothing(turn):
+    """But that of networks which the main file has not."""
+    mine = {"test_set": False, "data": "b.npz", "weights": ["a"], "factory": "c.py:d"}
+    config = merge(copy.deepcopy(GOOD), {"networks": {"sigmoid": None}})
+    other = shuffled(config, turn)
+    other["networks"] = {"z": mine, **other["networks"], "a": GOOD["networks"]["logsigmoid"]}
+    config["networks"] |= {"z": mine, "a": GOOD["networks"]["logsigmoid"]}
+    found = in_order(other, SCHEMA, MAIN)
+    assert found == config
+    assert repr(found) == repr(in_order(config, SCHEMA, MAIN))
+    assert list(found["networks"]) == ["sigmoid", "logsigmoid", "z", "a"]
+    assert list(found["networks"]["z"]) == ["factory", "weights", "data", "test_set"]
+    assert next(iter(in_order(other, SCHEMA, ROOT / "none.yaml")["networks"])) == "z"
 
 
 def test_the_configurations_of_the_project_are_valid():

@@ -218,6 +218,16 @@ def test_editing_a_comment_reruns_nothing(finished):
     assert finished.planned() == {}
 
 
+def test_another_order_of_the_keys_reruns_nothing(finished):
+    path = finished.root / "tiny.yaml"
+    text = path.read_text()
+    path.write_text(yaml.safe_dump(yaml.safe_load(text), sort_keys=True))
+    assert path.read_text() != text
+    planned = finished.planned()
+    path.write_text(text)
+    assert planned == {}
+
+
 def test_one_core_gives_the_same_numbers(finished, tmp_path):
     again = copy_project(tmp_path)
     replicate = "results/tiny/networks/sigmoid/1"

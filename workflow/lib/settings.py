@@ -18,7 +18,7 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 from lines import dotted, number, plain, shown
 
-__all__ = ["problems", "weights_of"]
+__all__ = ["in_order", "problems", "weights_of"]
 
 Settings = Mapping[str, Any]
 
@@ -74,6 +74,43 @@ def _validator(schema_path: Path) -> Any:
 
 
 _FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def in_order(config: Settings, schema_path: Path, main: Path) -> dict[str, Any]:
+    """A valid configuration, its keys in the order of the schema whatever that of its files is.
+
+    Snakemake puts the keys of a file of the command line before those of the main file, and takes
+    another order for other settings.  Names of networks and data sets are in the order of the main
+    file, before those that it has not: the first network is that of the experiments.
+
+    Parameters
+    ----------
+    config : mapping
+        In which `problems` finds nothing.
+    schema_path : Path
+        The schema.
+    main : Path
+        The main file; where it is missing, names stay in their order.
+    """
+    text = main.read_text(encoding="utf-8") if main.exists() else "{}"
+    schema: Settings = _validator(schema_path).schema
+    return dict(_ordered(config, schema, yaml.load(text, Loader=_FASTEST)))
+
+
+def _ordered(value: Any, schema: Settings, main: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    known = main if isinstance(main, Mapping) else {}
+    if "if" in schema:  # of the two kinds of networks
+        schema = schema["then" if set(schema["if"]["required"]) <= set(value) else "else"]
+    names = dict.fromkeys([*known, *value], schema.get("additionalProperties"))
+    parts: Settings = schema.get("properties", names)
+    return {
+        key: _ordered(value[key], part, known.get(key))
+        for key, part in parts.items()
+        if key in value
+    }
+
 
 # ------------------------------------------------------------------------ before the schema sees it
 

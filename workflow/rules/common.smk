@@ -9,9 +9,12 @@ import yaml
 from archives import MNIST_SHA256, archives_in
 from code_digest import digest
 
-mistakes = settings.problems(config, WORKFLOW / "schemas" / "config.schema.yaml")
-if mistakes:
+SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
+if mistakes := settings.problems(config, SCHEMA):
     sys.exit("\n".join(mistakes))
+in_order = settings.in_order(config, SCHEMA, Path(MAIN_CONFIG))
+config.clear()
+config.update(in_order)
 
 STARTED = time.time()
 # So that jobs end when this process is gone; one that a cluster runs has a Snakemake of its own.
