@@ -156,3 +156,12 @@ def test_others_take_the_place_of_what_is_left_out():
         "means off the exact ones",
         "parameters looked at",
     ]
+
+
+def test_one_replicate_has_no_range():
+    def first(datasets):
+        datasets.update({name: one.isel(replicate=[0]) for name, one in datasets.items()})
+
+    found = by_title(study(plan=False, tried=False, change=first))
+    assert found["noise of Î₂ over Î₁"].value == "first layer 2, last layer 0"
+    assert found["test accuracy"].value == "97.50 %"

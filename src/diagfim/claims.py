@@ -381,10 +381,10 @@ def of_both(values: xr.DataArray, name: str, decimals: int | None = None) -> str
 
 
 def median_and_range(values: xr.DataArray, decimals: int | None = None) -> str:
-    """Median and extremes, to two digits or so many decimals."""
+    """Median and, of more values than one, extremes, to two digits or so many decimals."""
     numbers = (float(one) for one in (values.median(), values.min(), values.max()))
     middle, low, high = (_plain(number, decimals) for number in numbers)
-    return f"{middle} ({low} to {high})"
+    return f"{middle} ({low} to {high})" if values.size > 1 else middle
 
 
 def _plain(value: float, decimals: int | None) -> str:

@@ -159,7 +159,8 @@ def accuracy(study: Study) -> Iterator[Headline]:
         one = {key: 100 * value for key, value in main["accuracy"].items()}
         yield Headline(
             "test accuracy",
-            f"{one['mean']:.2f} % ({one['least']:.2f} to {one['greatest']:.2f})",
+            f"{one['mean']:.2f} %"
+            + (f" ({one['least']:.2f} to {one['greatest']:.2f})" if main["replicates"] > 1 else ""),
             f"Of {main['name']} at its last stage, mean and range of {_replicates(main)}.",
             one,
         )
