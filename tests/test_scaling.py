@@ -66,6 +66,12 @@ def test_only_the_jobs_of_this_run_count(benchmarks):
     assert table["comparison"]["memory"] == 0  # too short to be looked at
 
 
+def test_gathering_is_by_network(benchmarks):
+    jobs = of_this_run(benchmarks)
+    assert scaling.gathering(jobs) == 3
+    assert scaling.gathering([job for job in jobs if job.rule != "summary"]) == 0
+
+
 def test_a_thousand_networks_by_hand(benchmarks):
     found = scaling.by_replicate(of_this_run(benchmarks), ["a", "a-b"], 2)
     assert sorted(found) == [("a", 0), ("a", 1), ("a-b", 0), ("a-b", 1)]

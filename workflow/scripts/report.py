@@ -3,7 +3,6 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean
 
 import yaml
 from _job import commit, job
@@ -27,7 +26,7 @@ with job(snakemake):
     of_replicates = scaling.by_replicate(jobs, *size)
     scale = scaling.forecast(
         of_replicates,
-        gathering=mean(job.seconds for job in jobs if job.rule == "summary"),
+        gathered_in=scaling.gathering(jobs),
         held=scaling.sizes(results / "networks" / name / str(i) for name, i in of_replicates),
         per_network=settings["replicates"],
         together=snakemake.params.together,

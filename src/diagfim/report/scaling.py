@@ -29,6 +29,12 @@ def by_replicate(
     return dict(found)
 
 
+def gathering(measured: Iterable[Run]) -> float:
+    """Mean seconds of the jobs that gather the replicates of a network; 0 where there are none."""
+    seconds = [run.seconds for run in measured if run.rule == "summary"]
+    return statistics.mean(seconds) if seconds else 0.0
+
+
 def sizes(folders: Iterable[Path]) -> list[tuple[int, int]]:
     """Bytes and files under each folder."""
     held = [[path.stat().st_size for path in one.rglob("*") if path.is_file()] for one in folders]
@@ -37,7 +43,7 @@ def sizes(folders: Iterable[Path]) -> list[tuple[int, int]]:
 
 def forecast(
     replicates: Mapping[tuple[str, int], Sequence[Run]],
-    gathering: float,
+    gathered_in: float,
     held: Sequence[tuple[int, int]],
     per_network: int,
     together: int,
@@ -51,7 +57,7 @@ def forecast(
     ----------
     replicates : mapping of (str, int) to sequence of Run
         By network and replicate, as `by_replicate` finds them.
-    gathering : float
+    gathered_in : float
         Seconds that gathering those of a network took, for the record.
     held : sequence of (int, int)
         Bytes and files of the results of each.
@@ -86,7 +92,7 @@ def forecast(
         "jobs": round(number * started),
         "submissions": submissions,
         "core_hours": number * one / 3600,
-        "gathering": gathering,
+        "gathering": gathered_in,
         "clocks": [_clock(cores, submissions, together * one) for cores in CORES],
         "bytes": number * statistics.mean(size for size, _ in held),
         "files": round(number * statistics.mean(files for _, files in held)),
