@@ -218,10 +218,17 @@ def test_editing_a_comment_reruns_nothing(finished):
     assert finished.planned() == {}
 
 
+def turned(value):
+    """The same with the last key of every section first."""
+    if not isinstance(value, dict):
+        return value
+    return {key: turned(value[key]) for key in reversed(value)}
+
+
 def test_another_order_of_the_keys_reruns_nothing(finished):
     path = finished.root / "tiny.yaml"
     text = path.read_text()
-    path.write_text(yaml.safe_dump(yaml.safe_load(text), sort_keys=True))
+    path.write_text(yaml.safe_dump(turned(yaml.safe_load(text)), sort_keys=False))
     assert path.read_text() != text
     planned = finished.planned()
     path.write_text(text)
@@ -384,7 +391,7 @@ def test_the_interactive_page_shows_the_study_and_asks_for_nothing(finished):
     path = finished.results / "explorer.html"
     with chromium() as browser, visit(browser, path.as_uri()) as found:
         found.page.wait_for_selector("html[data-ready]", state="attached")
-        assert found.page.locator("#network option").all_text_contents() == sorted(NETWORKS)
+        assert found.page.locator("#network option").all_text_contents() == list(NETWORKS)
         assert found.page.locator(".chart svg").count() == 5
         assert "commit" in found.page.locator("footer").inner_text()
         assert found.requests == [path.as_uri()]
