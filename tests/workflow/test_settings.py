@@ -5,11 +5,12 @@ import importlib
 import math
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.utils import update_config
+from toy import shuffled
 
 from diagfim import data, repetitions
 
@@ -24,32 +25,22 @@ MAIN = ROOT / "config" / "config.yaml"
 GOOD = yaml.safe_load(MAIN.read_text())
 
 
-def merge(base, change):
-    for key, value in change.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            merge(base[key], value)
-        else:
-            base[key] = value
-    return base
+def merged(base, change):
+    """A copy of a configuration with what a file of the command line changes."""
+    config = copy.deepcopy(base)
+    update_config(config, change)
+    return config
 
 
 def lines_for(change):
-    return problems(merge(copy.deepcopy(GOOD), change), SCHEMA)
-
-
-def shuffled(value, turn):
-    """The same with the keys of every section in another order."""
-    if not isinstance(value, dict):
-        return value
-    keys = sorted(value, key=lambda key: (zlib.crc32(f"{turn}{key}".encode()), key))
-    return {key: shuffled(value[key], turn) for key in keys}
+    return problems(merged(GOOD, change), SCHEMA)
 
 
 @pytest.mark.parametrize("turn", range(5))
 def test_the_order_of_keys_says_nothing(turn):
     """But that of networks which the main file has not."""
     mine = {"test_set": False, "data": "b.npz", "weights": ["a"], "factory": "c.py:d"}
-    config = merge(copy.deepcopy(GOOD), {"networks": {"sigmoid": None}})
+    config = merged(GOOD, {"networks": {"sigmoid": None}})
     other = shuffled(config, turn)
     other["networks"] = {"z": mine, **other["networks"], "a": GOOD["networks"]["logsigmoid"]}
     config["networks"] |= {"z": mine, "a": GOOD["networks"]["logsigmoid"]}
@@ -331,10 +322,10 @@ def test_experiments_on_training_need_a_network_that_is_trained():
     }
     assert lines_for(change) == []
     for section in ("population", "empirical"):
-        wanted = merge(copy.deepcopy(change), {"experiments": {section: {"enabled": True}}})
+        wanted = merged(change, {"experiments": {section: {"enabled": True}}})
         (line,) = lines_for(wanted)
         assert f"experiments.{section}.enabled is True" in line
-    (line,) = lines_for(merge(copy.deepcopy(change), {"benchmark": {"enabled": True}}))
+    (line,) = lines_for(merged(change, {"benchmark": {"enabled": True}}))
     assert "benchmark.enabled is True" in line
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 import yaml
 from browser import chromium, visit
 from safetensors.numpy import load_file
-from toy import copy_project
+from toy import copy_project, shuffled
 
 from diagfim import figures, receipts
 from diagfim.verification import verify
@@ -218,17 +218,10 @@ def test_editing_a_comment_reruns_nothing(finished):
     assert finished.planned() == {}
 
 
-def turned(value):
-    """The same with the last key of every section first."""
-    if not isinstance(value, dict):
-        return value
-    return {key: turned(value[key]) for key in reversed(value)}
-
-
 def test_another_order_of_the_keys_reruns_nothing(finished):
     path = finished.root / "tiny.yaml"
     text = path.read_text()
-    path.write_text(yaml.safe_dump(turned(yaml.safe_load(text)), sort_keys=False))
+    path.write_text(yaml.safe_dump(shuffled(yaml.safe_load(text), 0), sort_keys=False))
     assert path.read_text() != text
     planned = finished.planned()
     path.write_text(text)

@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -92,6 +94,14 @@ TINY = {
         "test_images": 20,
     },
 }
+
+
+def shuffled(value: Any, turn: int) -> Any:
+    """The same with the keys of every section in another order."""
+    if not isinstance(value, dict):
+        return value
+    keys = sorted(value, key=lambda key: (zlib.crc32(f"{turn}{key}".encode()), key))
+    return {key: shuffled(value[key], turn) for key in keys}
 
 
 @dataclass(frozen=True)
